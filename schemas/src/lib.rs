@@ -1,0 +1,16 @@
+//! What crosses a process boundary: the contract, the Avro and Iceberg shapes that follow from it, ids, the wire, the registry.
+//!
+//! A [`Contract`](contract::Contract) declares one model. From it follow, and from nothing else:
+//! the two topics and their [Avro schemas](avro), which carry the contract themselves; the [tables](table) and
+//! their columns; and what a changed contract may change ([`evolution`]). The [`types`] table decides how a declared
+//! type looks in each format.
+
+pub mod contract;
+pub mod types;
+
+pub mod avro;
+pub mod table;
+
+pub mod id;
+pub mod partition;
+pub mod wire;
