@@ -1,1 +1,3 @@
-//! .
+//! The sidecar: beside a model server it takes what was served, and what became of it, typed and without loss.
+
+pub mod record;
