@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# A schema registry: Apicurio Registry with its Confluent-compatible API.
+#   registry.sh fetch | start DIR PORT | stop DIR | hold DIR PORT      start prints the base URL of the API
+# DIR/extra.properties, where present, is appended to the settings and wins.
+# Environment: REGISTRY_HEAP (384m), REGISTRY_AUTH (user:password; where set, every request must carry it).
+# Needs Java 21 or newer; fetch needs Maven.
+. "$(dirname "$0")/common.sh"
+
+REGISTRY=3.3.3
+NAME=registry-$REGISTRY
+API=/apis/ccompat/v7
+
+copy() {
+  maven_copy "$1" "io.apicurio:apicurio-registry-app:$REGISTRY:tar.gz:all" &&
+    tar -xzf "$1"/*.tar.gz -C "$1" && rm "$1"/*.tar.gz
+}
+
+fetch() {
+  [ -d "$CACHE/$NAME" ] || need_maven "the schema registry"
+  fetched "$NAME" copy
+}
+
+settings() { # DIR PORT
+  cat <<CONF
+quarkus.http.host=$LOOPBACK
+quarkus.http.port=$2
+# The health and metrics port, which is 9000 unless told: any free one.
+quarkus.management.host=$LOOPBACK
+quarkus.management.port=0
+quarkus.http.access-log.enabled=false
+apicurio.storage.sql.kind=h2
+apicurio.datasource.url=jdbc:h2:file:$1/data/registry;WRITE_DELAY=0
+apicurio.datasource.jdbc.initial-size=2
+apicurio.datasource.jdbc.min-size=2
+apicurio.datasource.jdbc.max-size=20
+CONF
+  [ -z "${REGISTRY_AUTH:-}" ] || cat <<CONF
+quarkus.http.auth.basic=true
+quarkus.security.users.embedded.plain-text=true
+quarkus.security.users.embedded.users.${REGISTRY_AUTH%%:*}=${REGISTRY_AUTH#*:}
+quarkus.security.users.embedded.roles.${REGISTRY_AUTH%%:*}=sr-admin
+CONF
+  [ ! -f "$1/extra.properties" ] || cat "$1/extra.properties"
+}
+
+call() { curl -sf -m 5 -u "${REGISTRY_AUTH:-none:}" -o /dev/null "$@" 2>/dev/null; }
+
+start() {
+  local dir port=${2:-} java url
+  dir=$(place "$@")
+  url=http://$LOOPBACK:$port$API
+  if ! running "$dir"; then
+    need curl "see whether the server is up" curl
+    java=$(java_home 21 25)/bin/java
+    fetch
+    free "$port"
+    settings "$dir" "$port" >"$dir/registry.properties"
+    launch "$dir" "$java" "-Xmx${REGISTRY_HEAP:-384m}" -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
+      "-Dquarkus.config.locations=$dir/registry.properties" -jar "$CACHE/$NAME/quarkus-run.jar"
+    await "$dir" 60 call "$url/subjects"
+    # A new one checks nothing; Confluent's checks BACKWARD until told otherwise.
+    if [ ! -f "$dir/data/configured" ]; then
+      call -X PUT -H 'Content-Type: application/json' -d '{"compatibility":"BACKWARD"}' "$url/config" ||
+        die "cannot set the compatibility; see $dir/log"
+      : >"$dir/data/configured"
+    fi
+  fi
+  echo "$url"
+}
+
+main "$@"
