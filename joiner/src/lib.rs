@@ -1,3 +1,4 @@
-//! .
+//! The joiner: Kafka to Iceberg. Lands what was served and what came of it, and seals both into training rows.
 
 pub mod label;
+pub mod source;
