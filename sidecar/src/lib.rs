@@ -1,3 +1,6 @@
 //! The sidecar: beside a model server it takes what was served, and what became of it, typed and without loss.
 
+pub mod config;
 pub mod record;
+
+pub use config::{Config, ConfigError};
