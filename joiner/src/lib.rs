@@ -1,4 +1,5 @@
 //! The joiner: Kafka to Iceberg. Lands what was served and what came of it, and seals both into training rows.
 
+pub mod decode;
 pub mod label;
 pub mod source;

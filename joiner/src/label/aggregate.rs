@@ -78,7 +78,7 @@ fn compare(a: &Scalar, b: &Scalar) -> Ordering {
         (Scalar::Float(a), Scalar::Float(b)) => a.total_cmp(b),
         (Scalar::Double(a), Scalar::Double(b)) => a.total_cmp(b),
         (Scalar::Decimal(a), Scalar::Decimal(b)) => a.cmp(b),
-        (Scalar::String(a), Scalar::String(b)) | (Scalar::Uuid(a), Scalar::Uuid(b)) => a.cmp(b),
+        (Scalar::String(a) | Scalar::Uuid(a), Scalar::String(b) | Scalar::Uuid(b)) => a.cmp(b),
         (Scalar::Bytes(a), Scalar::Bytes(b)) => a.cmp(b),
         // Facts of a label are all of its type.
         _ => Ordering::Equal,

@@ -287,6 +287,7 @@ fn says<'a>(statement: &'a Statement, label: &Label) -> Option<Option<&'a Scalar
     }
 }
 
+/// Tables hold a uuid as text, so text states one.
 fn is_of(value: &Scalar, ty: &Type) -> bool {
     matches!(
         (value, ty),
@@ -300,6 +301,6 @@ fn is_of(value: &Scalar, ty: &Type) -> bool {
             | (Scalar::Bytes(_), Type::Bytes)
             | (Scalar::Date(_), Type::Date)
             | (Scalar::Timestamp(_), Type::Timestamp)
-            | (Scalar::Uuid(_), Type::Uuid)
+            | (Scalar::Uuid(_) | Scalar::String(_), Type::Uuid)
     )
 }

@@ -1,0 +1,94 @@
+//! The label columns of rows that are sealed or revised.
+
+use std::collections::HashMap;
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::Schema;
+use flywheel_schemas::contract::{Contract, Scalar};
+
+use super::DecodeError;
+use super::column::Column;
+use super::cursor::Value;
+use crate::label::LabelState;
+
+/// Builds the `label_*` columns of a table: per label its value, `_status`, `_at` and `_known_at`.
+pub struct LabelColumns {
+    /// By column name.
+    places: HashMap<String, usize>,
+    /// In table order.
+    columns: Vec<(String, Column)>,
+    length: usize,
+}
+
+impl LabelColumns {
+    /// For the label columns that `schema` has.
+    pub fn new(schema: &Schema) -> LabelColumns {
+        let columns: Vec<(String, Column)> = schema
+            .fields()
+            .iter()
+            .filter(|field| field.name().starts_with("label_"))
+            .map(|field| (field.name().clone(), Column::new(field.data_type())))
+            .collect();
+        let places = columns.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect();
+        LabelColumns { places, columns, length: 0 }
+    }
+
+    /// Appends a row: the states of the labels of `contract`, in its order. Rows of different contracts may stand in
+    /// one batch; labels that a row's contract does not have are null in all four columns.
+    pub fn push(&mut self, contract: &Contract, states: &[LabelState]) {
+        for (label, state) in contract.labels.iter().zip(states) {
+            let name = &label.name;
+            if let Some(value) = &state.value {
+                self.append(&format!("label_{name}"), value_of(value));
+            }
+            self.append(&format!("label_{name}_status"), Value::Text(state.status.name()));
+            if let Some(at_us) = state.at_us {
+                self.append(&format!("label_{name}_at"), Value::Timestamp(at_us));
+            }
+            if let Some(known_at_ms) = state.known_at_ms {
+                self.append(&format!("label_{name}_known_at"), Value::Timestamp(known_at_ms.saturating_mul(1000)));
+            }
+        }
+        self.length += 1;
+        self.columns.iter_mut().for_each(|(_, column)| column.pad(self.length));
+    }
+
+    fn append(&mut self, column: &str, value: Value) {
+        if let Some(place) = self.places.get(column) {
+            self.columns[*place].1.append(value);
+        }
+    }
+
+    /// Rows since the last [`LabelColumns::finish`].
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// The arrays by column name, in table order; there are no rows afterwards.
+    ///
+    /// # Errors
+    /// None that is known: the arrays are built to the types of the schema.
+    pub fn finish(&mut self) -> Result<Vec<(String, ArrayRef)>, DecodeError> {
+        self.length = 0;
+        self.columns.iter_mut().map(|(name, column)| Ok((name.clone(), column.finish()?))).collect()
+    }
+}
+
+fn value_of(value: &Scalar) -> Value<'_> {
+    match value {
+        Scalar::Boolean(value) => Value::Boolean(*value),
+        Scalar::Int(value) => Value::Int(*value),
+        Scalar::Long(value) => Value::Long(*value),
+        Scalar::Float(value) => Value::Float(*value),
+        Scalar::Double(value) => Value::Double(*value),
+        Scalar::Decimal(value) => Value::Decimal(*value),
+        Scalar::String(value) | Scalar::Uuid(value) => Value::Text(value),
+        Scalar::Bytes(value) => Value::Bytes(value),
+        Scalar::Date(value) => Value::Date(*value),
+        Scalar::Timestamp(value) => Value::Timestamp(*value),
+    }
+}
