@@ -2,5 +2,6 @@
 
 pub mod config;
 pub mod record;
+pub mod transcode;
 
 pub use config::{Config, ConfigError};

@@ -1,0 +1,376 @@
+//! The body of a prediction.
+
+use std::ops::Range;
+
+use flywheel_schemas::contract::{Block, Ids};
+use flywheel_schemas::types::Type;
+use flywheel_schemas::{id, partition};
+
+use super::avro::{put_bytes, put_long, take_long};
+use super::fault::{Fault, Reason, Stop};
+use super::identity::{Id, uuid_of};
+use super::plan::{Plan, SampleKey};
+use super::reader::{Given, Key, Reader};
+use super::{AHEAD_MS_MAX, Receipt, Scratch};
+
+/// A prediction that was written, or sampled out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Served {
+    pub prediction_id: Id,
+    /// Milliseconds since the epoch.
+    pub event_time_ms: i64,
+    /// Sampling left it out: nothing was written.
+    pub sampled_out: bool,
+}
+
+/// The keys of the body, in the order in which they are expected.
+pub(super) const KEYS: [&str; 16] = [
+    "prediction_id",
+    "event_time",
+    "request_id",
+    "parent_prediction_id",
+    "model_version",
+    "variant",
+    "exposure",
+    "rank",
+    "latency_us",
+    "status",
+    "entity",
+    "features",
+    "prediction",
+    "decision",
+    "context",
+    "feature_handle",
+];
+
+const EXPOSURES: [&str; 3] = ["served", "shadow", "holdout"];
+
+/// What a field of the datum holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum PredictionPart {
+    PredictionId,
+    EventTime,
+    ContractVersion,
+    RequestId,
+    ParentPredictionId,
+    TraceId,
+    ModelVersion,
+    Variant,
+    Exposure,
+    Rank,
+    Status,
+    LatencyUs,
+    SamplingRate,
+    SampleWeight,
+    Block(Block),
+    /// Nothing that a body says.
+    Null,
+}
+
+/// The part that fills the field `name`, and whether it is always there.
+pub(super) fn part_of(name: &str) -> (PredictionPart, bool) {
+    match name {
+        "prediction_id" => (PredictionPart::PredictionId, true),
+        "event_time" => (PredictionPart::EventTime, true),
+        "contract_version" => (PredictionPart::ContractVersion, true),
+        "request_id" => (PredictionPart::RequestId, false),
+        "parent_prediction_id" => (PredictionPart::ParentPredictionId, false),
+        "trace_id" => (PredictionPart::TraceId, false),
+        "model_version" => (PredictionPart::ModelVersion, true),
+        "variant" => (PredictionPart::Variant, false),
+        "exposure" => (PredictionPart::Exposure, true),
+        "rank" => (PredictionPart::Rank, false),
+        "status" => (PredictionPart::Status, false),
+        "latency_us" => (PredictionPart::LatencyUs, false),
+        "sampling_rate" => (PredictionPart::SamplingRate, true),
+        "sample_weight" => (PredictionPart::SampleWeight, true),
+        other => match Block::ALL.into_iter().find(|block| block.name() == other) {
+            Some(block) => (PredictionPart::Block(block), false),
+            None => (PredictionPart::Null, false),
+        },
+    }
+}
+
+/// What the envelope said; texts are ranges of `scratch.head`, blocks of `scratch.blocks`.
+struct Envelope {
+    prediction_id: Given<(Id, Option<i64>)>,
+    event_time_us: Given<i64>,
+    request_id: Given<Range<usize>>,
+    parent_prediction_id: Given<Range<usize>>,
+    model_version: Given<Range<usize>>,
+    variant: Given<Range<usize>>,
+    exposure: Given<usize>,
+    rank: Given<i64>,
+    latency_us: Given<i64>,
+    status: Given<Range<usize>>,
+    blocks: [Option<Range<usize>>; 5],
+}
+
+/// Transcodes `body` and appends the datum to `out`.
+///
+/// # Errors
+/// Every fault of the body; `out` is then as it was.
+pub fn prediction(
+    plan: &Plan,
+    scratch: &mut Scratch,
+    body: &[u8],
+    receipt: &Receipt<'_>,
+    out: &mut Vec<u8>,
+) -> Result<Served, Vec<Fault>> {
+    let mut reader = Reader::open(body, scratch)?;
+    let read = read(&mut reader, plan)
+        .and_then(|envelope| Ok((settle(&mut reader, plan, &envelope, receipt.now_ms)?, envelope)));
+    let Ok((Some((prediction_id, event_time_ms)), envelope)) = read else {
+        return Err(reader.faults.into_list());
+    };
+    if !reader.faults.is_empty() {
+        return Err(reader.faults.into_list());
+    }
+    let sampled_out = !is_in_sample(plan, reader.scratch, &prediction_id);
+    let served = Served { prediction_id, event_time_ms, sampled_out };
+    if !sampled_out {
+        write(plan, reader.scratch, &envelope, &served, receipt, out);
+    }
+    Ok(served)
+}
+
+fn read(reader: &mut Reader<'_, '_>, plan: &Plan) -> Result<Envelope, Stop> {
+    let mut envelope = Envelope {
+        prediction_id: Given::Absent,
+        event_time_us: Given::Absent,
+        request_id: Given::Absent,
+        parent_prediction_id: Given::Absent,
+        model_version: Given::Absent,
+        variant: Given::Absent,
+        exposure: Given::Absent,
+        rank: Given::Absent,
+        latency_us: Given::Absent,
+        status: Given::Absent,
+        blocks: [const { None }; 5],
+    };
+    let ids = plan.contract().ids;
+    let as_it_is = |_: &str| None;
+    let mut seen = 0_u32;
+    let mut next = 0;
+    let mut more = reader.member(true)?;
+    while more {
+        match reader.key(next, &plan.prediction_keys)? {
+            Key::Unknown(name) => {
+                reader.faults.add(&[&name], Reason::UnknownField, "a prediction has no such field")?;
+                reader.skip()?;
+            }
+            Key::Known(place) if seen & (1 << place) != 0 => {
+                reader.faults.add(&[KEYS[place]], Reason::DuplicateKey, "the key has come before")?;
+                reader.skip()?;
+            }
+            Key::Known(place) => {
+                seen |= 1 << place;
+                next = place + 1;
+                let name = KEYS[place];
+                match place {
+                    0 => envelope.prediction_id = reader.prediction_id(ids)?,
+                    1 => envelope.event_time_us = reader.instant(name)?,
+                    2 => envelope.request_id = reader.text(name, as_it_is)?,
+                    3 => {
+                        envelope.parent_prediction_id = reader.text(name, |text| {
+                            uuid_of(text).filter(|_| ids == Ids::Minted).map(|uuid| Id::from_uuid(&uuid))
+                        })?;
+                    }
+                    4 => envelope.model_version = reader.text(name, as_it_is)?,
+                    5 => envelope.variant = reader.text(name, as_it_is)?,
+                    6 => envelope.exposure = reader.word(name, &EXPOSURES)?,
+                    7 => envelope.rank = reader.integer(name, &Type::Int, 0, i32::MAX.into())?,
+                    8 => envelope.latency_us = reader.integer(name, &Type::Long, 0, i64::MAX)?,
+                    9 => envelope.status = reader.text(name, as_it_is)?,
+                    10..=14 => {
+                        envelope.blocks[place - 10] = reader.block(&plan.blocks[place - 10])?;
+                        note_sample(reader, plan, place - 10);
+                    }
+                    _ => {
+                        let detail = "feature handles are not served yet; send the features themselves";
+                        reader.faults.add(&[name], Reason::NotSupported, detail)?;
+                        reader.skip()?;
+                    }
+                }
+            }
+        }
+        more = reader.member(false)?;
+    }
+    reader.close()?;
+    if matches!(envelope.model_version, Given::Absent) {
+        reader.missing(&["model_version"], "the version of the model that predicted")?;
+    }
+    for (place, block) in plan.blocks.iter().enumerate() {
+        if seen & (1 << (place + 10)) == 0 {
+            reader.absent_block(block)?;
+        }
+    }
+    Ok(envelope)
+}
+
+/// Finds id and event time, each from the other or from the receipt.
+fn settle(
+    reader: &mut Reader<'_, '_>,
+    plan: &Plan,
+    envelope: &Envelope,
+    now_ms: i64,
+) -> Result<Option<(Id, i64)>, Stop> {
+    let ids = plan.contract().ids;
+    let (named, event_time_ms) = match (&envelope.event_time_us, &envelope.prediction_id) {
+        (Given::Is(micros), _) => ("event_time", Some(micros.div_euclid(1000))),
+        (Given::Absent, Given::Is((_, Some(id_time_ms)))) => ("prediction_id", Some(*id_time_ms)),
+        (Given::Absent, Given::Absent) if ids == Ids::Minted => ("event_time", Some(now_ms)),
+        (Given::Absent, _) if ids == Ids::Caller => {
+            reader.missing(&["event_time"], "a contract with ids: caller needs the event time of every prediction")?;
+            ("event_time", None)
+        }
+        _ => ("event_time", None),
+    };
+    if event_time_ms.is_some_and(|time_ms| time_ms > now_ms.saturating_add(AHEAD_MS_MAX)) {
+        let detail = "more than 5 minutes ahead of receipt; is the client's clock right?";
+        reader.faults.add(&[named], Reason::EventTimeAhead, detail)?;
+    }
+    let prediction_id = match &envelope.prediction_id {
+        Given::Is((id, id_time_ms)) => {
+            if let (Some(id_time_ms), Some(event_time_ms)) = (id_time_ms, event_time_ms)
+                && *id_time_ms != event_time_ms
+            {
+                let detail = format!(
+                    "the id was made for {id_time_ms} and event_time is {event_time_ms} (ms since the epoch); make the \
+                     id from the event time, or send one of the two"
+                );
+                reader.faults.add(&["prediction_id"], Reason::IdTimeMismatch, detail)?;
+            }
+            Some(*id)
+        }
+        Given::Faulty => None,
+        Given::Absent if ids == Ids::Caller => {
+            reader.missing(&["prediction_id"], "a contract with ids: caller needs the id of every prediction")?;
+            None
+        }
+        Given::Absent => event_time_ms.map(|event_time_ms| Id::from_uuid(&id::mint(event_time_ms))),
+    };
+    Ok(prediction_id.zip(event_time_ms))
+}
+
+/// Keeps the text that sampling goes by, if it stands in the block just read.
+fn note_sample(reader: &mut Reader<'_, '_>, plan: &Plan, block_place: usize) {
+    let Some(SampleKey::Field { block, place, is_integer }) = plan.sampling else { return };
+    if block as usize != block_place {
+        return;
+    }
+    let some = plan.blocks[block_place].fields[place].some;
+    let mut sample = std::mem::take(&mut reader.scratch.sample);
+    sample.clear();
+    if let Some((branch, bytes)) = reader.segment(place).and_then(<[u8]>::split_first)
+        && *branch == some
+        && let Some((value, text)) = take_long(bytes)
+    {
+        sample.push(b's');
+        if is_integer {
+            sample.extend_from_slice(value.to_string().as_bytes());
+        } else {
+            sample.extend_from_slice(text);
+        }
+    }
+    reader.scratch.sample = sample;
+}
+
+fn is_in_sample(plan: &Plan, scratch: &mut Scratch, prediction_id: &Id) -> bool {
+    if plan.sampling.is_none() {
+        return true;
+    }
+    if scratch.sample.is_empty() {
+        scratch.sample.push(b's');
+        scratch.sample.extend_from_slice(prediction_id.as_bytes());
+    }
+    f64::from(partition::murmur2(&scratch.sample)) / f64::from(1 << 31) / 2.0 < plan.contract().sampling.rate
+}
+
+fn write(
+    plan: &Plan,
+    scratch: &Scratch,
+    envelope: &Envelope,
+    served: &Served,
+    receipt: &Receipt<'_>,
+    out: &mut Vec<u8>,
+) {
+    // The fixed parts with the longest id take less than this.
+    out.reserve(scratch.head.len() + scratch.blocks.len() + 256);
+    let rate = plan.contract().sampling.rate;
+    for part in &plan.prediction_parts {
+        let encoded = |range: &Given<Range<usize>>| match range {
+            Given::Is(range) => scratch.head.get(range.clone()),
+            Given::Absent | Given::Faulty => None,
+        };
+        let copied = match part.what {
+            PredictionPart::RequestId => encoded(&envelope.request_id),
+            PredictionPart::ParentPredictionId => encoded(&envelope.parent_prediction_id),
+            PredictionPart::ModelVersion => encoded(&envelope.model_version),
+            PredictionPart::Variant => encoded(&envelope.variant),
+            PredictionPart::Status => encoded(&envelope.status),
+            PredictionPart::Block(block) => {
+                envelope.blocks[block as usize].clone().and_then(|range| scratch.blocks.get(range))
+            }
+            PredictionPart::Null => None,
+            PredictionPart::PredictionId => {
+                part.some(out);
+                put_bytes(out, served.prediction_id.as_bytes());
+                continue;
+            }
+            PredictionPart::EventTime => {
+                part.some(out);
+                put_long(out, served.event_time_ms.saturating_mul(1000));
+                continue;
+            }
+            PredictionPart::ContractVersion => {
+                part.some(out);
+                put_long(out, plan.contract().version.into());
+                continue;
+            }
+            PredictionPart::TraceId => {
+                match receipt.trace_id {
+                    Some(trace_id) => {
+                        part.some(out);
+                        put_bytes(out, trace_id.as_bytes());
+                    }
+                    None => part.null(out),
+                }
+                continue;
+            }
+            PredictionPart::Exposure => {
+                part.some(out);
+                let Given::Is(place) = envelope.exposure else {
+                    put_bytes(out, EXPOSURES[0].as_bytes());
+                    continue;
+                };
+                put_bytes(out, EXPOSURES[place].as_bytes());
+                continue;
+            }
+            PredictionPart::Rank | PredictionPart::LatencyUs => {
+                let is_rank = matches!(part.what, PredictionPart::Rank);
+                match if is_rank { envelope.rank } else { envelope.latency_us } {
+                    Given::Is(value) => {
+                        part.some(out);
+                        put_long(out, value);
+                    }
+                    Given::Absent | Given::Faulty => part.null(out),
+                }
+                continue;
+            }
+            PredictionPart::SamplingRate | PredictionPart::SampleWeight => {
+                part.some(out);
+                let is_rate = matches!(part.what, PredictionPart::SamplingRate);
+                out.extend_from_slice(&(if is_rate { rate } else { 1.0 / rate }).to_le_bytes());
+                continue;
+            }
+        };
+        match copied {
+            Some(bytes) => {
+                part.some(out);
+                out.extend_from_slice(bytes);
+            }
+            None => part.null(out),
+        }
+    }
+}
