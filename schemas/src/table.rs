@@ -169,6 +169,13 @@ pub fn label_columns(label: &Label) -> [Column; 4] {
     ]
 }
 
+/// The names that no declared field may take: the columns that every prediction or training row has.
+pub fn system_columns() -> Vec<String> {
+    let mut names: Vec<String> = identity().into_iter().chain(tail()).map(|column| column.name).collect();
+    names.push("as_of".to_owned());
+    names
+}
+
 /// The system columns before the declared ones.
 fn identity() -> Vec<Column> {
     vec![

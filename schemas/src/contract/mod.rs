@@ -1,10 +1,17 @@
 //! The contract: what a team declares about one model, and the only input from which topics, schemas, tables and
 //! label rules follow.
 
+mod duration;
 mod fault;
+mod json;
+mod node;
 mod parse;
+mod place;
+mod rules;
+mod scalar;
 
 pub use fault::Fault;
+pub use parse::Checked;
 
 use crate::types::Type;
 
@@ -206,6 +213,13 @@ pub struct Sampling {
     pub rate: f64,
     /// `prediction_id`, or an entity or context field.
     pub key: String,
+}
+
+impl Sampling {
+    /// Every prediction: what holds where a contract says nothing.
+    pub(crate) fn all() -> Sampling {
+        Sampling { rate: 1.0, key: "prediction_id".to_owned() }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
