@@ -1,0 +1,300 @@
+//! The one thread that writes.
+//!
+//! It starts at once when something is appended and takes all that has come while it was busy, so that the load sets the
+//! size of the blocks. What is written and not yet synced stays in memory. When a write or a sync fails, the segment is
+//! never written again: what it does not surely hold is written from memory into a new one, once at once; if that fails
+//! too, the spool takes no appends and this is repeated every [`RETRY`] until the disk takes it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::Accepted;
+use crate::SpoolError;
+use crate::block::Block;
+use crate::segment::{Name, SEGMENT_HEADER_BYTES};
+use crate::shared::{Failure, Shared};
+use crate::storage::{self, StorageFile};
+use crate::watermark::lock;
+
+/// Between two attempts at a disk that takes nothing: soon enough for who is refused meanwhile, and no load.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The segment that is being written.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) name: Name,
+    pub(crate) file: Arc<dyn StorageFile>,
+    /// Up to the end of its last whole block.
+    pub(crate) length: u64,
+    /// Some of it is on the disk and, perhaps, nowhere else.
+    pub(crate) synced: bool,
+    /// A sync of it failed: the kernel may have dropped what it held, and a second sync would say nothing about that.
+    pub(crate) distrusted: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    live: Option<Live>,
+    /// Of the next segment.
+    number: u64,
+    unwritten: VecDeque<Block>,
+    /// Written to `live`, not synced.
+    unsynced: VecDeque<Block>,
+    unsynced_bytes: u64,
+    unsynced_since: Option<Instant>,
+    /// Given up before anything in them was synced: all that they hold is in memory, and they go once it is written again.
+    replaced: Vec<Name>,
+    /// Set while the disk takes nothing.
+    retry_at: Option<Instant>,
+}
+
+/// What one round of the writer is for.
+struct Round {
+    sync: bool,
+    closing: bool,
+}
+
+/// Ends the spool with the thread, also should it panic, so that nobody waits for ever.
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        lock(&self.0.queue).closing = true;
+        self.0.ended.store(true, Ordering::SeqCst);
+        self.0.written.wake_all();
+        self.0.synced.wake_all();
+    }
+}
+
+impl Writer {
+    pub(crate) fn new(shared: Arc<Shared>, live: Live) -> Writer {
+        Writer {
+            shared,
+            number: live.name.number + 1,
+            live: Some(live),
+            unwritten: VecDeque::new(),
+            unsynced: VecDeque::new(),
+            unsynced_bytes: 0,
+            unsynced_since: None,
+            replaced: Vec::new(),
+            retry_at: None,
+        }
+    }
+
+    /// Makes a segment that readers may see, its name being on the disk.
+    pub(crate) fn create(shared: &Shared, name: Name) -> Result<Live, SpoolError> {
+        let path = name.path(&shared.dir);
+        let made = shared.storage.create(&path).and_then(|file| {
+            storage::write_all(&*file, &name.header(), 0)?;
+            shared.storage.sync_dir(&shared.dir)?;
+            Ok(file)
+        });
+        match made {
+            Ok(file) => {
+                shared.add_segment(name);
+                Ok(Live { name, file, length: SEGMENT_HEADER_BYTES, synced: false, distrusted: false })
+            }
+            Err(error) => {
+                // Nothing is in it. Where this fails too, the next start finds an empty segment.
+                let _ = shared.storage.remove(&path);
+                Err(SpoolError::io("make a segment", &path)(error))
+            }
+        }
+    }
+
+    pub(crate) fn run(mut self) {
+        let _end = End(self.shared.clone());
+        loop {
+            let round = self.wait();
+            let mut result = self.work(round.sync || self.retry_at.is_some());
+            if let (Err(error), None) = (&result, self.retry_at) {
+                tracing::warn!(dir = %self.shared.dir.display(), %error, "spool segment given up; going on in a new one");
+                result = self.work(true);
+            }
+            match result {
+                Ok(()) => self.succeed(),
+                Err(error) => self.fail(&error),
+            }
+            if round.closing {
+                return;
+            }
+        }
+    }
+
+    /// Waits for something to do and takes all that was appended.
+    fn wait(&mut self) -> Round {
+        let shared = self.shared.clone();
+        let mut queue = lock(&shared.queue);
+        loop {
+            let now = Instant::now();
+            let sync_at = self.unsynced_since.and_then(|since| since.checked_add(shared.options.sync_interval));
+            let due = self.retry_at.or(sync_at);
+            let is_due = due.is_some_and(|due| due <= now);
+            let is_asked = queue.closing || queue.sync_asked;
+            if is_asked || is_due || (self.retry_at.is_none() && !queue.blocks.is_empty()) {
+                self.unwritten.append(&mut queue.blocks);
+                queue.sync_asked = false;
+                return Round { sync: is_asked || is_due, closing: queue.closing };
+            }
+            queue.idle = true;
+            queue = match due {
+                Some(due) => {
+                    let waited = shared.work.wait_timeout(queue, due - now);
+                    waited.unwrap_or_else(std::sync::PoisonError::into_inner).0
+                }
+                None => shared.work.wait(queue).unwrap_or_else(std::sync::PoisonError::into_inner),
+            };
+            queue.idle = false;
+        }
+    }
+
+    /// Writes what there is, in the segment at hand or a new one. After an error that segment is given up.
+    fn work(&mut self, sync: bool) -> Result<(), SpoolError> {
+        let result = self.write_all(sync);
+        if result.is_err() {
+            self.give_up();
+        }
+        result
+    }
+
+    fn write_all(&mut self, sync: bool) -> Result<(), SpoolError> {
+        while let Some(mut block) = self.unwritten.pop_front() {
+            if let Err(error) = self.write(&mut block) {
+                self.unwritten.push_front(block);
+                return Err(error);
+            }
+            self.unsynced_bytes += block.len();
+            self.unsynced_since.get_or_insert_with(Instant::now);
+            self.unsynced.push_back(block);
+            if self.unsynced_bytes >= self.shared.options.unsynced_bytes_max() {
+                self.sync()?;
+            }
+        }
+        let replaced = std::mem::take(&mut self.replaced);
+        if !replaced.is_empty() {
+            self.shared.remove_segments(|segments, at| replaced.contains(&segments[at].name));
+        }
+        if sync || self.shared.options.accepted == Accepted::Disk { self.sync() } else { Ok(()) }
+    }
+
+    /// Writes one block where it belongs and shows it to readers.
+    fn write(&mut self, block: &mut Block) -> Result<(), SpoolError> {
+        let shared = self.shared.clone();
+        let full = self.live.as_ref().is_some_and(|live| {
+            live.length > SEGMENT_HEADER_BYTES && live.length + block.len() > shared.options.segment_bytes()
+        });
+        if full {
+            self.sync()?;
+            self.live = None;
+        }
+        let live = match &mut self.live {
+            Some(live) => live,
+            None => {
+                let name = Name { number: self.number, start: shared.written.get() };
+                self.number += 1;
+                self.live.insert(Writer::create(&shared, name)?)
+            }
+        };
+        block.seal();
+        storage::write_all(&*live.file, block.bytes_at(live.name.number, live.length), live.length)
+            .map_err(SpoolError::io("write", &live.name.path(&shared.dir)))?;
+        live.length += block.len();
+        let next = {
+            let mut log = lock(&shared.log);
+            log.next = log.next.max(block.next());
+            if let Some(segment) = log.segments.last_mut() {
+                segment.length = live.length;
+            }
+            log.next
+        };
+        {
+            let mut queue = lock(&shared.queue);
+            queue.bytes = queue.bytes.saturating_sub(block.len());
+            queue.disk_bytes += block.len();
+        }
+        shared.written.raise(next);
+        shared.grown.send_replace(next);
+        Ok(())
+    }
+
+    /// Brings what is written to the disk.
+    fn sync(&mut self) -> Result<(), SpoolError> {
+        let Some(live) = &mut self.live else { return Ok(()) };
+        if self.unsynced.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = live.file.sync() {
+            live.distrusted = true;
+            return Err(SpoolError::io("sync", &live.name.path(&self.shared.dir))(error));
+        }
+        live.synced = true;
+        self.forget_unsynced();
+        Ok(())
+    }
+
+    fn forget_unsynced(&mut self) {
+        let next = self.unsynced.back().map(Block::next);
+        lock(&self.shared.queue).recycle(&self.shared.options, self.unsynced.drain(..));
+        self.unsynced_bytes = 0;
+        self.unsynced_since = None;
+        if let Some(next) = next {
+            self.shared.synced.raise(next);
+        }
+    }
+
+    /// Ends the segment at hand: what it does not surely hold is to be written again.
+    fn give_up(&mut self) {
+        let Some(mut live) = self.live.take() else { return };
+        if live.length == SEGMENT_HEADER_BYTES {
+            self.shared.remove_segments(|segments, at| segments[at].name == live.name);
+            return;
+        }
+        if !live.distrusted {
+            // It was a write that failed. A part of a block that cannot be cut off is no whole block: readers step over it.
+            if let Err(error) = live.file.cut(live.length) {
+                let path = live.name.path(&self.shared.dir);
+                tracing::warn!(path = %path.display(), %error, "part of a block not cut off");
+            }
+            if live.file.sync().is_ok() {
+                live.synced = true;
+                self.forget_unsynced();
+            }
+        }
+        if !live.synced {
+            self.replaced.push(live.name);
+        }
+        lock(&self.shared.queue).bytes += self.unsynced_bytes;
+        self.unsynced.append(&mut self.unwritten);
+        self.unwritten = std::mem::take(&mut self.unsynced);
+        self.unsynced_bytes = 0;
+        self.unsynced_since = None;
+    }
+
+    fn succeed(&mut self) {
+        if self.retry_at.take().is_none() {
+            return;
+        }
+        *lock(&self.shared.failure) = None;
+        lock(&self.shared.queue).failed = false;
+        self.shared.failed.store(false, Ordering::SeqCst);
+        tracing::info!(dir = %self.shared.dir.display(), "spool writes again; nothing accepted was lost");
+    }
+
+    fn fail(&mut self, error: &SpoolError) {
+        let records = self.unwritten.iter().map(|block| u64::from(block.count)).sum();
+        if self.retry_at.is_none() {
+            let dir = self.shared.dir.display();
+            tracing::error!(%dir, %error, records, "spool cannot write: appends are refused until it can; its records are in memory");
+        }
+        self.retry_at = Some(Instant::now() + RETRY);
+        *lock(&self.shared.failure) = Some(Failure { reason: error.to_string(), records });
+        lock(&self.shared.queue).failed = true;
+        self.shared.failed.store(true, Ordering::SeqCst);
+        self.shared.failures.fetch_add(1, Ordering::SeqCst);
+        self.shared.written.wake_all();
+        self.shared.synced.wake_all();
+    }
+}
