@@ -14,14 +14,16 @@ pub enum DecodeError {
     Shape { field: String, found: &'static str },
     #[error("two fields of the schema belong to the column `{column}`: rename one")]
     Duplicate { column: String },
-    #[error("this schema is one of {}, which make no statements", .0.name())]
-    Kind(Kind),
+    #[error("only outcomes make statements")]
+    Kind,
     #[error("{}byte {position}: {fault}", prefix(.field))]
     Datum { field: String, position: usize, fault: DatumFault },
     #[error("the table has no column `{0}`: add it before rows of this schema are written")]
     NoColumn(String),
     #[error("the column `{column}` is {found} in the table, but {expected} in the schema")]
     Column { column: String, expected: String, found: String },
+    #[error("the column `{0}` needs a value in each row, but the schema has none or leaves room for a null")]
+    Optional(String),
     #[error("more than {} bytes were pushed into one batch", super::ROWS_BYTES_MAX)]
     Overfull,
     #[error("the rows make no batch: {0}")]

@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 
-use arrow::array::ArrayRef;
-use arrow::datatypes::Schema;
+use arrow::array::{ArrayRef, new_null_array};
+use arrow::datatypes::{DataType, SchemaRef};
 use flywheel_schemas::contract::{Contract, Scalar};
 
-use super::DecodeError;
 use super::column::Column;
 use super::cursor::Value;
 use crate::label::LabelState;
@@ -16,20 +15,20 @@ pub struct LabelColumns {
     /// By column name.
     places: HashMap<String, usize>,
     /// In table order.
-    columns: Vec<(String, Column)>,
+    columns: Vec<(String, DataType, Column)>,
     length: usize,
 }
 
 impl LabelColumns {
     /// For the label columns that `schema` has.
-    pub fn new(schema: &Schema) -> LabelColumns {
-        let columns: Vec<(String, Column)> = schema
+    pub fn new(schema: SchemaRef) -> LabelColumns {
+        let columns: Vec<(String, DataType, Column)> = schema
             .fields()
             .iter()
-            .filter(|field| field.name().starts_with("label_"))
-            .map(|field| (field.name().clone(), Column::new(field.data_type())))
+            .filter(|field| field.name().starts_with("label_") && !field.data_type().is_nested())
+            .map(|field| (field.name().clone(), field.data_type().clone(), Column::new(field.data_type())))
             .collect();
-        let places = columns.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect();
+        let places = columns.iter().enumerate().map(|(place, (name, ..))| (name.clone(), place)).collect();
         LabelColumns { places, columns, length: 0 }
     }
 
@@ -50,16 +49,15 @@ impl LabelColumns {
             }
         }
         self.length += 1;
-        self.columns.iter_mut().for_each(|(_, column)| column.pad(self.length));
+        self.columns.iter_mut().for_each(|(.., column)| column.pad(self.length));
     }
 
     fn append(&mut self, column: &str, value: Value) {
         if let Some(place) = self.places.get(column) {
-            self.columns[*place].1.append(value);
+            self.columns[*place].2.append(value);
         }
     }
 
-    /// Rows since the last [`LabelColumns::finish`].
     pub fn len(&self) -> usize {
         self.length
     }
@@ -68,13 +66,15 @@ impl LabelColumns {
         self.length == 0
     }
 
-    /// The arrays by column name, in table order; there are no rows afterwards.
-    ///
-    /// # Errors
-    /// None that is known: the arrays are built to the types of the schema.
-    pub fn finish(&mut self) -> Result<Vec<(String, ArrayRef)>, DecodeError> {
-        self.length = 0;
-        self.columns.iter_mut().map(|(name, column)| Ok((name.clone(), column.finish()?))).collect()
+    /// The arrays by column name, in table order.
+    pub fn finish(self) -> Vec<(String, ArrayRef)> {
+        let length = self.length;
+        let arrays = self.columns.into_iter().map(|(name, ty, mut column)| {
+            // Arrays of scalars cannot fail; only nested ones can.
+            let array = column.finish().unwrap_or_else(|_| new_null_array(&ty, length));
+            (name, array)
+        });
+        arrays.collect()
     }
 }
 

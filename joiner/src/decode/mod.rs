@@ -104,7 +104,16 @@ impl Decoder {
     /// # Errors
     /// The schema cannot be landed by; the message names the field.
     pub fn compile(layout: &Layout, kind: Kind) -> Result<Decoder, DecodeError> {
-        Ok(Decoder { plan: Arc::new(Plan::compile(layout, kind)?) })
+        Ok(Decoder { plan: Arc::new(Plan::compile(layout, Some(kind))?) })
+    }
+
+    /// A decoder for records of no model, such as those of the ledger: every field at the top is the column of its
+    /// name, and nothing comes from the [`Origin`].
+    ///
+    /// # Errors
+    /// A field is a record or an array of records.
+    pub fn plain(layout: &Layout) -> Result<Decoder, DecodeError> {
+        Ok(Decoder { plan: Arc::new(Plan::compile(layout, None)?) })
     }
 
     /// The fields that the schema has and no table takes.
@@ -117,12 +126,43 @@ impl Decoder {
     /// # Errors
     /// [`DecodeError::Datum`]: which field, at which byte, and what is wrong. It holds nothing of the datum itself.
     pub fn check(&self, datum: &[u8]) -> Result<Keys, DecodeError> {
+        let mut found = Found::of(&self.plan);
+        self.walk(datum, &mut found)?;
+        found.keys()
+    }
+
+    /// Walks the whole datum of a [plain](Decoder::plain) decoder; every timestamp in it must be one that table
+    /// engines know.
+    ///
+    /// # Errors
+    /// As [`Decoder::check`].
+    pub fn check_plain(&self, datum: &[u8]) -> Result<(), DecodeError> {
+        let mut times = Times { strange: None };
+        self.walk(datum, &mut times)?;
+        match times.strange.and_then(|leaf| self.plan.leaves[leaf].column.as_deref()) {
+            Some(column) => Err(DecodeError::datum(column, 0, DatumFault::Time)),
+            None => Ok(()),
+        }
+    }
+
+    fn walk<'d>(&self, datum: &'d [u8], sink: &mut impl Sink<'d>) -> Result<(), DecodeError> {
         if datum.len() > DATUM_BYTES_MAX {
             return Err(DecodeError::datum("", 0, DatumFault::TooLong));
         }
-        let mut found = Found::of(&self.plan);
-        self.plan.walk(datum, &mut found)?;
-        found.keys()
+        self.plan.walk(datum, sink)
+    }
+}
+
+/// Looks for a timestamp outside of the years that tables hold.
+struct Times {
+    strange: Option<usize>,
+}
+
+impl<'d> Sink<'d> for Times {
+    fn scalar(&mut self, leaf: usize, value: Value<'d>) {
+        if matches!(value, Value::Timestamp(time) if !TIME_US.contains(&time)) {
+            self.strange = Some(leaf);
+        }
     }
 }
 
@@ -157,7 +197,7 @@ impl<'p> Found<'p, '_> {
         if !TIME_US.contains(&event_time_us) {
             return Err(DecodeError::datum("event_time", 0, DatumFault::Time));
         }
-        if self.plan.kind == Kind::Outcomes && self.event_id.is_none() {
+        if self.plan.kind == Some(Kind::Outcomes) && self.event_id.is_none() {
             return Err(lacks("event_id"));
         }
         if self.op.is_some_and(|op| Op::parse(op).is_none()) {

@@ -11,7 +11,8 @@ use super::{DatumFault, DecodeError};
 /// A compiled schema.
 #[derive(Debug)]
 pub(super) struct Plan {
-    pub(super) kind: Kind,
+    /// None for records that are of no model.
+    pub(super) kind: Option<Kind>,
     entries: Vec<Entry>,
     pub(super) leaves: Vec<Leaf>,
     pub(super) ignored: Vec<String>,
@@ -22,8 +23,17 @@ pub(super) struct Plan {
 pub(super) struct Leaf {
     /// Its column; none where no table takes it.
     pub(super) column: Option<String>,
+    /// Whether the schema leaves no room for a null.
+    pub(super) always: bool,
     pub(super) role: Role,
     pub(super) shape: LeafShape,
+}
+
+/// What a plain field becomes.
+struct Target {
+    column: Option<String>,
+    always: bool,
+    role: Role,
 }
 
 #[derive(Debug, PartialEq)]
@@ -88,13 +98,14 @@ pub(super) trait Sink<'d> {
 }
 
 impl Plan {
-    pub(super) fn compile(layout: &Layout, kind: Kind) -> Result<Plan, DecodeError> {
+    /// For the records of `kind`; with none, for records whose fields are columns as they stand.
+    pub(super) fn compile(layout: &Layout, kind: Option<Kind>) -> Result<Plan, DecodeError> {
         let mut plan = Plan { kind, entries: Vec::new(), leaves: Vec::new(), ignored: Vec::new() };
         for field in &layout.fields {
             let entry = plan.top(field)?;
             plan.entries.push(entry);
         }
-        for (role, field) in required(kind) {
+        for (kind, (role, field)) in kind.iter().flat_map(|kind| required(*kind).iter().map(|field| (*kind, field))) {
             if !plan.leaves.iter().any(|leaf| leaf.role == *role) {
                 return Err(DecodeError::Missing { kind, field });
             }
@@ -109,23 +120,28 @@ impl Plan {
 
     fn top(&mut self, field: &LayoutField) -> Result<Entry, DecodeError> {
         let name = field.name.as_str();
+        let always = field.null_branch.is_none();
         let node = match &field.shape {
-            Shape::Plain(ty) => match system(self.kind, name) {
-                Some((expected, role)) => {
-                    // A uuid is text in tables, so it may be one here.
-                    let same = *ty == expected || (*ty == Type::Uuid && expected == Type::String);
-                    if !same {
-                        return Err(DecodeError::Type { field: name.to_owned(), expected, found: ty.to_string() });
+            Shape::Plain(ty) => {
+                let (column, role) = match self.kind.map(|kind| system(kind, name)) {
+                    None => (Some(name.to_owned()), Role::None),
+                    Some(Some((expected, role))) => {
+                        // A uuid is text in tables, so it may be one here.
+                        let same = *ty == expected || (*ty == Type::Uuid && expected == Type::String);
+                        if !same {
+                            return Err(DecodeError::Type { field: name.to_owned(), expected, found: ty.to_string() });
+                        }
+                        (Some(name.to_owned()), role)
                     }
-                    self.plain(name, ty, Some(name.to_owned()), role)?
-                }
-                None => {
-                    self.ignored.push(name.to_owned());
-                    self.plain(name, ty, None, Role::None)?
-                }
-            },
+                    Some(None) => {
+                        self.ignored.push(name.to_owned());
+                        (None, Role::None)
+                    }
+                };
+                self.plain(name, ty, Target { column, always, role })?
+            }
             Shape::Record(record) => Node::Record(self.block(name, record)?),
-            Shape::Records(record) if self.kind == Kind::Predictions && name == PROVENANCE => {
+            Shape::Records(record) if self.kind == Some(Kind::Predictions) && name == PROVENANCE => {
                 self.records(name, record)?
             }
             Shape::Records(_) => return Err(shape(name, "an array of records")),
@@ -135,11 +151,11 @@ impl Plan {
 
     /// The fields of a record at the top.
     fn block(&mut self, name: &str, record: &Layout) -> Result<Vec<Entry>, DecodeError> {
-        let block = Block::ALL.into_iter().find(|block| self.kind == Kind::Predictions && block.name() == name);
+        let block = Block::ALL.into_iter().find(|block| self.kind == Some(Kind::Predictions) && block.name() == name);
         let role = if block.is_some() { Role::None } else { Role::Label };
         let column = |field: &str| match block {
             Some(block) => Some(block.column(field)),
-            None => (self.kind == Kind::Outcomes && name == LABEL).then(|| format!("label_{field}")),
+            None => (self.kind == Some(Kind::Outcomes) && name == LABEL).then(|| format!("label_{field}")),
         };
         let columns: Vec<Option<String>> = record.fields.iter().map(|field| column(&field.name)).collect();
         record
@@ -155,20 +171,21 @@ impl Plan {
                 if role == Role::Label && matches!(ty, Type::List(_)) {
                     return Err(shape(&path, "a list as a label"));
                 }
-                let node = self.plain(&path, ty, Some(column), role)?;
+                let node = self.plain(&path, ty, Target { column: Some(column), always: false, role })?;
                 Ok(Entry { path, null_branch: field.null_branch, node })
             })
             .collect()
     }
 
-    fn plain(&mut self, path: &str, ty: &Type, column: Option<String>, role: Role) -> Result<Node, DecodeError> {
+    fn plain(&mut self, path: &str, ty: &Type, target: Target) -> Result<Node, DecodeError> {
+        let Target { column, always, role } = target;
         let leaf = self.leaves.len();
         let (shape, node) = match ty {
             Type::List(item) if matches!(**item, Type::List(_)) => return Err(shape(path, "a list of lists")),
             Type::List(item) => (LeafShape::List((**item).clone()), Node::List { leaf, item: (**item).clone() }),
             _ => (LeafShape::Scalar(ty.clone()), Node::Scalar { leaf, ty: ty.clone() }),
         };
-        self.leaves.push(Leaf { column, role, shape });
+        self.leaves.push(Leaf { column, always, role, shape });
         Ok(node)
     }
 
@@ -194,6 +211,7 @@ impl Plan {
         let named = record.fields.iter().zip(&fields).map(|(field, item)| (field.name.clone(), item.ty.clone()));
         self.leaves.push(Leaf {
             column: Some(name.to_owned()),
+            always: false,
             role: Role::None,
             shape: LeafShape::Records(named.collect()),
         });

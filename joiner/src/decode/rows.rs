@@ -68,7 +68,8 @@ impl Rows {
     ///
     /// # Errors
     /// [`DecodeError::NoColumn`] where the table has yet to be given a column, [`DecodeError::Column`] where the
-    /// table's is of another type.
+    /// table's is of another type, [`DecodeError::Optional`] where a [plain](Decoder::plain) schema may lack what a row
+    /// needs.
     pub fn fits(&self, decoder: &Decoder) -> Result<(), DecodeError> {
         for leaf in &decoder.plan.leaves {
             let Some(column) = &leaf.column else { continue };
@@ -81,7 +82,15 @@ impl Rows {
                 });
             }
         }
-        Ok(())
+        // Of the records of models, `check` sees to the values that each row needs.
+        let missing = self.schema.fields().iter().find(|field| {
+            !field.is_nullable()
+                && !decoder.plan.leaves.iter().any(|leaf| leaf.always && leaf.column.as_ref() == Some(field.name()))
+        });
+        match missing.filter(|_| decoder.plan.kind.is_none()) {
+            Some(field) => Err(DecodeError::Optional(field.name().clone())),
+            None => Ok(()),
+        }
     }
 
     /// Appends the row of a datum that [`Decoder::check`] has passed. Of one that has not, the row is null from the
@@ -98,6 +107,15 @@ impl Rows {
         // Checked before; and if it was not, the padding keeps the columns even.
         let _ = decoder.plan.walk(datum, &mut filling);
 
+        if decoder.plan.kind.is_some() {
+            self.append_origin(origin);
+        }
+        self.length += 1;
+        self.columns.iter_mut().for_each(|column| column.pad(self.length));
+        self.bytes += bytes;
+    }
+
+    fn append_origin(&mut self, origin: &Origin) {
         let OriginColumns { ingest_time, partition, offset, producer_id, producer_seq } = self.origin;
         for (column, value) in [
             (ingest_time, Some(Value::Timestamp(origin.ingest_time_ms.saturating_mul(1000)))),
@@ -110,9 +128,6 @@ impl Rows {
                 self.columns[column].append(value);
             }
         }
-        self.length += 1;
-        self.columns.iter_mut().for_each(|column| column.pad(self.length));
-        self.bytes += bytes;
     }
 
     /// Rows since the last [`Rows::finish`].

@@ -26,8 +26,8 @@ impl Decoder {
     /// # Errors
     /// The datum is not one that [`Decoder::check`] passes, or the decoder is not for outcomes.
     pub fn statement(&self, datum: &[u8], origin: &Origin) -> Result<Statement, DecodeError> {
-        if self.plan.kind != Kind::Outcomes {
-            return Err(DecodeError::Kind(self.plan.kind));
+        if self.plan.kind != Some(Kind::Outcomes) {
+            return Err(DecodeError::Kind);
         }
         let lacks = |field| DecodeError::datum(field, 0, DatumFault::Null);
         let mut stated =
