@@ -3,3 +3,4 @@
 pub mod decode;
 pub mod label;
 pub mod source;
+pub mod table;
