@@ -59,6 +59,9 @@ mod scanner;
 pub(crate) mod time;
 mod value;
 
+#[cfg(test)]
+mod tests;
+
 use block::Segment;
 pub use fault::{FAULTS_MAX, Fault, KEY_BYTES_MAX, Reason};
 pub use identity::Id;

@@ -284,7 +284,8 @@ fn is_in_sample(plan: &Plan, scratch: &mut Scratch, prediction_id: &Id) -> bool 
         scratch.sample.push(b's');
         scratch.sample.extend_from_slice(prediction_id.as_bytes());
     }
-    f64::from(partition::murmur2(&scratch.sample)) / f64::from(1 << 31) / 2.0 < plan.contract().sampling.rate
+    const HASHES: f64 = 4_294_967_296.0;
+    f64::from(partition::murmur2(&scratch.sample)) / HASHES < plan.contract().sampling.rate
 }
 
 fn write(

@@ -11,7 +11,7 @@ use super::avro::put_bytes;
 use super::fault::{Fault, Faults, Reason, Stop};
 use super::identity::{Id, uuid_of};
 use super::names::Names;
-use super::scanner::{Broken, Scanner, Unescaped, unescape};
+use super::scanner::{Broken, Scanner, unescape};
 use super::value::{self, Trouble};
 use super::{BODY_BYTES_MAX, Scratch, TEXT_BYTES_MAX};
 
@@ -120,7 +120,7 @@ impl<'b, 's> Reader<'b, 's> {
         let raw = self.scanner.string()?;
         let key = if raw.has_escapes {
             // Half a surrogate pair becomes a character that no name of a contract has.
-            let (Unescaped::Whole | Unescaped::Lone) = unescape(raw, &mut self.scratch.key)?;
+            unescape(raw, &mut self.scratch.key);
             names.find(&self.scratch.key).map_or_else(|| Key::Unknown(self.scratch.key.clone().into()), Key::Known)
         } else {
             names.find(raw.text).map_or(Key::Unknown(raw.text.into()), Key::Known)

@@ -20,16 +20,7 @@ pub(super) struct Broken {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Raw<'b> {
     pub text: &'b str,
-    /// Where it begins in the body.
-    pub at: usize,
     pub has_escapes: bool,
-}
-
-/// What a string without its escapes is.
-pub(super) enum Unescaped {
-    Whole,
-    /// It has half a surrogate pair, which no text can hold.
-    Lone,
 }
 
 #[derive(Debug)]
@@ -154,7 +145,7 @@ impl<'b> Scanner<'b> {
         Ok(())
     }
 
-    /// Reads a string whose opening quote is passed, to behind its closing quote. Escapes are found, not checked.
+    /// Reads a string whose opening quote is passed, to behind its closing quote.
     #[inline]
     pub fn string(&mut self) -> Result<Raw<'b>, Broken> {
         let start = self.at;
@@ -165,11 +156,11 @@ impl<'b> Scanner<'b> {
                 Some(b'"') => {
                     let text = self.text.get(start..self.at).unwrap_or_default();
                     self.at += 1;
-                    return Ok(Raw { text, at: start, has_escapes });
+                    return Ok(Raw { text, has_escapes });
                 }
                 Some(b'\\') => {
                     has_escapes = true;
-                    self.at += 2;
+                    self.escape()?;
                 }
                 Some(_) => return Err(self.broken("a control character in a string; it must be escaped")),
                 None => {
@@ -178,6 +169,21 @@ impl<'b> Scanner<'b> {
                 }
             }
         }
+    }
+
+    #[cold]
+    fn escape(&mut self) -> Result<(), Broken> {
+        let length = match self.bytes.get(self.at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 2,
+            Some(b'u') => 6,
+            _ => return Err(self.broken("an escape that JSON does not know")),
+        };
+        let digits = self.bytes.get(self.at + 2..self.at + length);
+        if !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
+            return Err(self.broken("four hexadecimal digits are missing"));
+        }
+        self.at += length;
+        Ok(())
     }
 
     /// Passes `null`, `true` or `false`.
@@ -356,57 +362,49 @@ fn plain_end(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Writes `raw` without its escapes over `text`.
-///
-/// # Errors
-/// An escape that JSON does not know.
-pub(super) fn unescape(raw: Raw<'_>, text: &mut String) -> Result<Unescaped, Broken> {
+/// Writes `raw` without its escapes over `text`. False where it has half a surrogate pair, which no text can hold: a
+/// replacement character stands for it.
+pub(super) fn unescape(raw: Raw<'_>, text: &mut String) -> bool {
     text.clear();
-    let mut lone = false;
+    let mut is_whole = true;
     let mut rest = raw.text;
-    while let Some(slash) = rest.find('\\') {
-        text.push_str(&rest[..slash]);
-        let at = raw.at + raw.text.len() - rest.len() + slash;
-        let broken = || Broken { at, reason: Reason::InvalidJson, what: "an escape that JSON does not know" };
-        rest = &rest[slash + 1..];
-        let kind = rest.bytes().next().ok_or_else(broken)?;
-        let character = match kind {
-            b'"' => '"',
-            b'\\' => '\\',
-            b'/' => '/',
-            b'b' => '\u{8}',
-            b'f' => '\u{c}',
-            b'n' => '\n',
-            b'r' => '\r',
-            b't' => '\t',
-            b'u' => {
-                let high = hex(rest.get(1..5)).ok_or_else(broken)?;
-                rest = &rest[4..];
-                let low = match rest.get(1..3) {
-                    Some("\\u") if (0xd800..0xdc00).contains(&high) => hex(rest.get(3..7)).ok_or_else(broken)?,
-                    _ => 0,
-                };
-                let code = if (0xdc00..0xe000).contains(&low) {
-                    rest = &rest[6..];
-                    0x1_0000 + ((high - 0xd800) << 10) + (low - 0xdc00)
-                } else {
-                    high
-                };
+    while let Some((plain, escape)) = rest.split_once('\\') {
+        text.push_str(plain);
+        let mut characters = escape.chars();
+        let character = match characters.next() {
+            Some('b') => '\u{8}',
+            Some('f') => '\u{c}',
+            Some('n') => '\n',
+            Some('r') => '\r',
+            Some('t') => '\t',
+            Some('u') => {
+                let (code, after) = code_point(characters.as_str());
+                characters = after.chars();
                 char::from_u32(code).unwrap_or_else(|| {
-                    lone = true;
+                    is_whole = false;
                     char::REPLACEMENT_CHARACTER
                 })
             }
-            _ => return Err(broken()),
+            // The scan has let pass no other escape than the three that stand for themselves.
+            other => other.unwrap_or_default(),
         };
         text.push(character);
-        rest = &rest[1..];
+        rest = characters.as_str();
     }
     text.push_str(rest);
-    Ok(if lone { Unescaped::Lone } else { Unescaped::Whole })
+    is_whole
 }
 
-fn hex(digits: Option<&str>) -> Option<u32> {
-    let digits = digits.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
-    u32::from_str_radix(digits, 16).ok()
+/// The code point of the escape whose `\u` is passed, of a pair where it is one, and what follows it.
+fn code_point(escape: &str) -> (u32, &str) {
+    let hex = |digits: &str| u32::from_str_radix(digits, 16).unwrap_or_default();
+    let (high, after) = escape.split_at_checked(4).unwrap_or_default();
+    let high = hex(high);
+    if (0xd800..0xdc00).contains(&high)
+        && let Some((low, after)) = after.strip_prefix("\\u").and_then(|rest| rest.split_at_checked(4))
+        && let low @ 0xdc00..0xe000 = hex(low)
+    {
+        return (0x1_0000 + ((high - 0xd800) << 10) + (low - 0xdc00), after);
+    }
+    (high, after)
 }

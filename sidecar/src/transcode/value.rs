@@ -10,7 +10,7 @@ use flywheel_schemas::types::Type;
 use super::avro::{put_bytes, put_decimal, put_length, put_long};
 use super::fault::Reason;
 use super::identity::uuid_of;
-use super::scanner::{Broken, Scanner, Unescaped, unescape};
+use super::scanner::{Broken, Scanner, unescape};
 use super::{decimal, time};
 
 /// Why a value could not be written.
@@ -189,9 +189,10 @@ pub(super) fn read_text<'t, 'b: 't>(
     if !raw.has_escapes {
         return Ok(raw.text);
     }
-    match unescape(raw, text)? {
-        Unescaped::Whole => Ok(text),
-        Unescaped::Lone => Err(fault(Reason::InvalidUtf8, "half a surrogate pair is no character")),
+    if unescape(raw, text) {
+        Ok(text)
+    } else {
+        Err(fault(Reason::InvalidUtf8, "half a surrogate pair is no character"))
     }
 }
 
