@@ -1,0 +1,242 @@
+//! Real servers, started from the scripts in `tests/servers/` on free ports with their data in a folder of their own.
+//!
+//! A server lives as long as its value here, and never longer than this process: its script holds it until the pipe
+//! between the two closes, which it does however the process ends. [`Server::kill`] and [`Server::restart`] are for
+//! tests of what happens without it: the data and the port stay.
+//!
+//! Where something is missing to run a server (Java, Maven, Go, Python), the error is the one line in which the script
+//! says what to install. [`skipped`] tells whether the person who runs the tests has asked for them to be left out.
+
+mod port;
+mod set;
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+pub use port::free_port;
+pub use set::{Set, shared, skipped};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("cannot run {script}: {source}")]
+    Run { script: String, source: io::Error },
+    /// What the script says, which is what to install or the end of the server's log.
+    #[error("{0}")]
+    Start(String),
+    #[error("cannot make a folder for a server: {0}")]
+    Folder(io::Error),
+    #[error("no free port between {0} and {1}")]
+    NoPort(u16, u16),
+}
+
+/// The folder of the server scripts.
+pub fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("servers")
+}
+
+/// One running server and what its script needs to start it again.
+pub struct Server {
+    script: &'static str,
+    dir: PathBuf,
+    port: u16,
+    options: Vec<String>,
+    environment: Vec<(String, String)>,
+    address: String,
+    holder: Child,
+}
+
+impl Server {
+    /// Starts `script` with its data in `dir`; returns once it answers. The first start on a machine downloads it.
+    fn start(
+        script: &'static str,
+        dir: PathBuf,
+        options: Vec<String>,
+        environment: Vec<(String, String)>,
+    ) -> Result<Server, ServerError> {
+        std::fs::create_dir_all(&dir).map_err(ServerError::Folder)?;
+        let port = free_port()?;
+        let (holder, address) = hold(script, &dir, port, &options, &environment)?;
+        Ok(Server { script, dir, port, options, environment, address, holder })
+    }
+
+    /// What the script printed: `host:port` or a URL.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its data, its `log` and its `pid`.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// SIGKILL, at whatever instruction it is. The port is free and the data as the kill left it.
+    pub fn kill(&mut self) -> Result<(), ServerError> {
+        let pid = std::fs::read_to_string(self.dir.join("pid")).map_err(ServerError::Folder)?;
+        signal("KILL", pid.trim())?;
+        self.release();
+        Ok(())
+    }
+
+    /// Stops it in good order; the data stays.
+    pub fn stop(&mut self) {
+        self.release();
+    }
+
+    /// Starts it again on the same port with the data it left.
+    pub fn restart(&mut self) -> Result<(), ServerError> {
+        self.release();
+        (self.holder, self.address) = hold(self.script, &self.dir, self.port, &self.options, &self.environment)?;
+        Ok(())
+    }
+
+    /// Closes the pipe and waits for the script, which has bounds of its own for a server that does not stop.
+    fn release(&mut self) {
+        drop(self.holder.stdin.take());
+        if let Err(error) = self.holder.wait() {
+            eprintln!("{}: cannot wait for it to stop: {error}", self.script);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// Sends a signal (`KILL`, `TERM`, `STOP`, `CONT`) to a process.
+pub fn signal(name: &str, pid: &str) -> Result<(), ServerError> {
+    let run = |source| ServerError::Run { script: "kill".to_owned(), source };
+    let status = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status().map_err(run)?;
+    if status.success() { Ok(()) } else { Err(ServerError::Start(format!("no process {pid} to send {name} to"))) }
+}
+
+fn hold(
+    script: &str,
+    dir: &Path,
+    port: u16,
+    options: &[String],
+    environment: &[(String, String)],
+) -> Result<(Child, String), ServerError> {
+    let path = scripts().join(script);
+    let run = |source| ServerError::Run { script: path.display().to_string(), source };
+    let mut holder = Command::new(&path)
+        .arg("hold")
+        .arg(dir)
+        .arg(port.to_string())
+        .args(options)
+        .envs(environment.iter().map(|(key, value)| (key, value)))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(run)?;
+    let mut address = String::new();
+    if let Some(stdout) = holder.stdout.take() {
+        BufReader::new(stdout).read_line(&mut address).map_err(run)?;
+    }
+    if !address.is_empty() {
+        return Ok((holder, address.trim().to_owned()));
+    }
+    // The scripts wait with bounds and then say why, so this ends.
+    let mut said = String::new();
+    if let Some(mut stderr) = holder.stderr.take() {
+        stderr.read_to_string(&mut said).map_err(run)?;
+    }
+    let status = holder.wait().map_err(run)?;
+    Err(ServerError::Start(if said.is_empty() { format!("{script}: {status}") } else { said.trim_end().to_owned() }))
+}
+
+/// Names each server as its own type, so that a test says which one it takes away.
+macro_rules! server {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        pub struct $name(Server);
+
+        impl std::ops::Deref for $name {
+            type Target = Server;
+            fn deref(&self) -> &Server {
+                &self.0
+            }
+        }
+
+        impl std::ops::DerefMut for $name {
+            fn deref_mut(&mut self) -> &mut Server {
+                &mut self.0
+            }
+        }
+    };
+}
+
+server!(
+    /// An Apache Kafka broker; the address is `host:port`.
+    Kafka
+);
+server!(
+    /// A schema registry; the address is its base URL.
+    Registry
+);
+server!(
+    /// An S3 store with the bucket `warehouse`; the address is its endpoint.
+    S3
+);
+server!(
+    /// An Iceberg REST catalog over an S3 store; the address is its URI.
+    RestCatalog
+);
+server!(
+    /// A Trino whose catalog `iceberg` is a REST catalog; the address is its URL.
+    Trino
+);
+
+/// The keys of the S3 store.
+pub const S3_ACCESS_KEY: &str = "test";
+pub const S3_SECRET_KEY: &str = "testsecret";
+pub const S3_REGION: &str = "us-east-1";
+
+fn keys() -> Vec<(String, String)> {
+    vec![("S3_ACCESS_KEY".to_owned(), S3_ACCESS_KEY.to_owned()), ("S3_SECRET_KEY".to_owned(), S3_SECRET_KEY.to_owned())]
+}
+
+impl Kafka {
+    pub fn start(dir: &Path) -> Result<Kafka, ServerError> {
+        Server::start("kafka.sh", dir.join("kafka"), vec![], vec![]).map(Kafka)
+    }
+}
+
+impl Registry {
+    pub fn start(dir: &Path) -> Result<Registry, ServerError> {
+        Server::start("registry.sh", dir.join("registry"), vec![], vec![]).map(Registry)
+    }
+
+    /// One that asks for basic authentication.
+    pub fn start_with_password(dir: &Path, user: &str, password: &str) -> Result<Registry, ServerError> {
+        let auth = vec![("REGISTRY_AUTH".to_owned(), format!("{user}:{password}"))];
+        Server::start("registry.sh", dir.join("registry"), vec![], auth).map(Registry)
+    }
+}
+
+impl S3 {
+    pub fn start(dir: &Path) -> Result<S3, ServerError> {
+        Server::start("s3.sh", dir.join("s3"), vec![], keys()).map(S3)
+    }
+}
+
+impl RestCatalog {
+    pub fn start(dir: &Path, s3: &S3) -> Result<RestCatalog, ServerError> {
+        let options = vec!["--s3".to_owned(), s3.address().to_owned()];
+        Server::start("rest-catalog.sh", dir.join("catalog"), options, keys()).map(RestCatalog)
+    }
+}
+
+impl Trino {
+    pub fn start(dir: &Path, catalog: &RestCatalog, s3: &S3) -> Result<Trino, ServerError> {
+        let options = ["--catalog", catalog.address(), "--s3", s3.address()].map(str::to_owned).to_vec();
+        Server::start("trino.sh", dir.join("trino"), options, keys()).map(Trino)
+    }
+}
