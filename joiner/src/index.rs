@@ -1,0 +1,392 @@
+//! The outcome index: the landed statements of a model by prediction, on local disk.
+//!
+//! It is a cache of `<model>_outcomes`, of committed batches only, so that sealing need not search a table for the
+//! outcomes of each prediction. It says how far it is by a stamp, the next offset of each partition, which changes
+//! together with the rows: behind the table it is to be caught up from it, ahead of it (a table that was rolled back)
+//! it is to be cleared. One that cannot be opened, or belongs to another table, is deleted and begun anew.
+//!
+//! Writes reach the operating system, not the disk: after a power cut the index is at an earlier stamp, or damaged,
+//! and either is repaired from the table.
+//!
+//! | key | value |
+//! |---|---|
+//! | prediction id, `00`, ingest time (8 bytes), partition (4), offset (8), all big-endian | the statement, postcard |
+//!
+//! A `00` within an id is written `00 FF`. An ingest time is not negative, so that its first byte is below `80` and
+//! no id's keys are a prefix of another's. Minted ids are UUIDv7 texts, so that their keys are ordered by event time
+//! and what is old is one range.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+
+use crate::label::Statement;
+
+/// Blocks that are kept in memory. Look-ups follow the order of ids closely, so that little is read twice.
+const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+/// Rows that are not yet in a sorted file.
+const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
+/// Of the journal; the least that the store takes.
+const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
+/// Background threads of one index: it is written to once per commit.
+const THREADS: usize = 1;
+/// Entries that one call of [`Index::expire`] removes, so that it does not hold up landing.
+const EXPIRE_MAX: usize = 50_000;
+/// The layout of keys and values. Another one is not read, but begun anew.
+const LAYOUT: &[u8] = b"1";
+
+const ROWS: &str = "rows";
+const META: &str = "meta";
+const KEY_TABLE: &[u8] = b"table";
+const KEY_LAYOUT: &[u8] = b"layout";
+const KEY_STAMP: &[u8] = b"stamp";
+
+/// An error of the index.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    #[error("the index {dir} is in use by another process")]
+    InUse { dir: PathBuf },
+    /// To be answered by [`Index::clear`] or by deleting and opening it again; the table has everything.
+    #[error("the index {dir}: {source}")]
+    Store { dir: PathBuf, source: fjall::Error },
+    #[error("the index {dir} holds an entry that is not a statement")]
+    Damaged { dir: PathBuf },
+    #[error("the index {dir}: {source}")]
+    Folder { dir: PathBuf, source: std::io::Error },
+    #[error("a statement about {prediction_id} cannot be kept: {reason}")]
+    Statement { prediction_id: String, reason: &'static str },
+}
+
+/// The open index of one table. Cheap to clone; calls block on the disk.
+#[derive(Clone)]
+pub struct Index {
+    dir: PathBuf,
+    database: Database,
+    rows: Keyspace,
+    meta: Keyspace,
+}
+
+impl Index {
+    /// Opens the index in `dir` of the table with that uuid, or begins an empty one.
+    ///
+    /// # Errors
+    /// [`IndexError::InUse`] where another process has it open; else of the disk.
+    pub fn open(dir: &Path, table_uuid: &str) -> Result<Index, IndexError> {
+        let cause = match Index::open_present(dir) {
+            Ok(index) => match index.belongs_to(table_uuid) {
+                Ok(true) => return Ok(index),
+                Ok(false) if index.is_new()? => return index.begin(table_uuid),
+                Ok(false) => "of another table or layout".to_owned(),
+                Err(error) => error.to_string(),
+            },
+            Err(error @ IndexError::InUse { .. }) => return Err(error),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(dir = %dir.display(), cause, "the outcome index is of no use, building it anew");
+        match std::fs::remove_dir_all(dir) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(IndexError::Folder { dir: dir.to_owned(), source });
+            }
+            _ => {}
+        }
+        Index::open_present(dir)?.begin(table_uuid)
+    }
+
+    fn open_present(dir: &Path) -> Result<Index, IndexError> {
+        let failed = |source| match source {
+            fjall::Error::Locked => IndexError::InUse { dir: dir.to_owned() },
+            source => IndexError::Store { dir: dir.to_owned(), source },
+        };
+        let database = Database::builder(dir)
+            .cache_size(CACHE_BYTES)
+            .max_journaling_size(JOURNAL_BYTES)
+            .worker_threads(THREADS)
+            .open()
+            .map_err(failed)?;
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        let rows = database.keyspace(ROWS, options).map_err(failed)?;
+        let meta = database.keyspace(META, options).map_err(failed)?;
+        Ok(Index { dir: dir.to_owned(), database, rows, meta })
+    }
+
+    fn belongs_to(&self, table_uuid: &str) -> Result<bool, IndexError> {
+        let is = |key: &[u8], value: &[u8]| -> Result<bool, IndexError> {
+            Ok(self.meta.get(key).map_err(|error| self.store(error))?.is_some_and(|found| *found == *value))
+        };
+        Ok(is(KEY_TABLE, table_uuid.as_bytes())? && is(KEY_LAYOUT, LAYOUT)? && self.stamp().is_ok())
+    }
+
+    fn is_new(&self) -> Result<bool, IndexError> {
+        Ok(self.meta.is_empty().map_err(|error| self.store(error))?
+            && self.rows.is_empty().map_err(|error| self.store(error))?)
+    }
+
+    fn begin(self, table_uuid: &str) -> Result<Index, IndexError> {
+        let mut batch = self.database.batch();
+        batch.insert(&self.meta, KEY_TABLE, table_uuid.as_bytes());
+        batch.insert(&self.meta, KEY_LAYOUT, LAYOUT);
+        batch.commit().map_err(|error| self.store(error))?;
+        Ok(self)
+    }
+
+    /// The next offset of each partition; empty for an empty index.
+    ///
+    /// # Errors
+    /// Of the disk, or a damaged stamp.
+    pub fn stamp(&self) -> Result<BTreeMap<i32, i64>, IndexError> {
+        match self.meta.get(KEY_STAMP).map_err(|error| self.store(error))? {
+            None => Ok(BTreeMap::new()),
+            Some(bytes) => postcard::from_bytes(&bytes).map_err(|_| self.damaged()),
+        }
+    }
+
+    /// Takes statements, each with its prediction id, and moves the partitions of `stamp` there, both or neither.
+    /// Partitions that `stamp` does not name stay. A statement that is there already is written over by itself.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn apply(&self, rows: &[(String, Statement)], stamp: &BTreeMap<i32, i64>) -> Result<(), IndexError> {
+        let mut batch = self.database.batch();
+        for (prediction_id, statement) in rows {
+            let refused = |reason| IndexError::Statement { prediction_id: prediction_id.clone(), reason };
+            let key = key(prediction_id, statement).ok_or_else(|| refused("its coordinates are negative"))?;
+            let value = postcard::to_stdvec(statement).map_err(|_| refused("it cannot be encoded"))?;
+            batch.insert(&self.rows, key, value);
+        }
+        let mut merged = self.stamp()?;
+        merged.extend(stamp);
+        let value = postcard::to_stdvec(&merged).map_err(|_| self.damaged())?;
+        batch.insert(&self.meta, KEY_STAMP, value);
+        batch.durability(Some(PersistMode::Buffer)).commit().map_err(|error| self.store(error))
+    }
+
+    /// The statements about a prediction with an ingest time before `before_ms`, in the order of ingest.
+    ///
+    /// # Errors
+    /// Of the disk, or a damaged entry.
+    pub fn statements(&self, prediction_id: &str, before_ms: i64) -> Result<Vec<Statement>, IndexError> {
+        let from = start(prediction_id);
+        let mut to = from.clone();
+        to.extend_from_slice(&before_ms.max(0).to_be_bytes());
+        self.rows
+            .range(from..to)
+            .map(|entry| {
+                let value = entry.value().map_err(|error| self.store(error))?;
+                postcard::from_bytes(&value).map_err(|_| self.damaged())
+            })
+            .collect()
+    }
+
+    /// Removes the statements about predictions with minted ids of an event time before `before_ms`, oldest first, up
+    /// to a number; answers how many. Zero means that none are left.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn expire(&self, before_ms: i64) -> Result<usize, IndexError> {
+        let Ok(before_ms) = u64::try_from(before_ms) else { return Ok(0) };
+        // The first 12 hexadecimal digits of a UUIDv7 are its time (RFC 9562, section 5.7).
+        let digits = format!("{:012x}", before_ms.min((1 << 48) - 1));
+        let to = format!("{}-{}", &digits[..8], &digits[8..]).into_bytes();
+        let mut batch = self.database.batch();
+        for entry in self.rows.range(..to).take(EXPIRE_MAX) {
+            let key = entry.key().map_err(|error| self.store(error))?;
+            batch.remove(&self.rows, key);
+        }
+        let removed = batch.len();
+        if removed > 0 {
+            batch.commit().map_err(|error| self.store(error))?;
+        }
+        Ok(removed)
+    }
+
+    /// Removes everything, stamp included.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn clear(&self) -> Result<(), IndexError> {
+        // The stamp goes first: rows without a stamp are written over, a stamp without rows would be believed.
+        self.meta.remove(KEY_STAMP).map_err(|error| self.store(error))?;
+        self.rows.clear().map_err(|error| self.store(error))
+    }
+
+    /// On disk, the journal included.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn bytes(&self) -> Result<u64, IndexError> {
+        self.database.disk_space().map_err(|error| self.store(error))
+    }
+
+    fn store(&self, source: fjall::Error) -> IndexError {
+        IndexError::Store { dir: self.dir.clone(), source }
+    }
+
+    fn damaged(&self) -> IndexError {
+        IndexError::Damaged { dir: self.dir.clone() }
+    }
+}
+
+/// Where the keys of a prediction begin.
+fn start(prediction_id: &str) -> Vec<u8> {
+    let mut key = Vec::with_capacity(prediction_id.len() + 21);
+    for &byte in prediction_id.as_bytes() {
+        key.push(byte);
+        if byte == 0 {
+            key.push(0xff);
+        }
+    }
+    key.push(0);
+    key
+}
+
+/// None where a coordinate is negative, which no landed record has.
+fn key(prediction_id: &str, statement: &Statement) -> Option<Vec<u8>> {
+    let mut key = start(prediction_id);
+    key.extend_from_slice(&u64::try_from(statement.ingest_time_ms).ok()?.to_be_bytes());
+    key.extend_from_slice(&u32::try_from(statement.partition).ok()?.to_be_bytes());
+    key.extend_from_slice(&u64::try_from(statement.offset).ok()?.to_be_bytes());
+    Some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::label::Op;
+
+    fn statement(at_ms: i64, partition: i32, offset: i64) -> Statement {
+        Statement {
+            event_id: format!("e{offset}"),
+            outcome_id: String::new(),
+            revision: 0,
+            op: Op::Assert,
+            op_time_us: at_ms * 1000,
+            event_time_us: at_ms * 1000,
+            ingest_time_ms: at_ms,
+            partition,
+            offset,
+            labels: Vec::new(),
+            values: Vec::new(),
+        }
+    }
+
+    fn row(id: &str, at_ms: i64, offset: i64) -> (String, Statement) {
+        (id.to_owned(), statement(at_ms, 0, offset))
+    }
+
+    fn offsets(index: &Index, id: &str, before_ms: i64) -> Vec<i64> {
+        index.statements(id, before_ms).unwrap().into_iter().map(|statement| statement.offset).collect()
+    }
+
+    #[test]
+    fn gives_what_is_known_before_a_tick_in_order_of_ingest() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path(), "t").unwrap();
+        index.apply(&[row("a", 20, 2), row("a", 10, 1), row("b", 5, 0), row("a", 30, 3)], &BTreeMap::new()).unwrap();
+        assert_eq!(offsets(&index, "a", 30), [1, 2]);
+        assert_eq!(offsets(&index, "a", i64::MAX), [1, 2, 3]);
+        assert_eq!(offsets(&index, "a", 10), [0i64; 0]);
+        assert_eq!(offsets(&index, "b", 6), [0]);
+        assert_eq!(offsets(&index, "c", 6), [0i64; 0]);
+    }
+
+    #[test]
+    fn ids_that_begin_alike_are_kept_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path(), "t").unwrap();
+        let ids = ["", "a", "ab", "a\0", "a\0\0", "a\0b", "a\u{7f}"];
+        for (offset, id) in (0..).zip(ids) {
+            index.apply(&[row(id, 7, offset)], &BTreeMap::new()).unwrap();
+        }
+        for (offset, id) in (0..).zip(ids) {
+            assert_eq!(offsets(&index, id, i64::MAX), [offset], "{id:?}");
+        }
+    }
+
+    #[test]
+    fn survives_closing_with_its_stamp() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path(), "t").unwrap();
+        index.apply(&[row("a", 1, 0)], &BTreeMap::from([(0, 1), (3, 9)])).unwrap();
+        index.apply(&[row("a", 2, 1)], &BTreeMap::from([(0, 2)])).unwrap();
+        drop(index);
+        let index = Index::open(dir.path(), "t").unwrap();
+        assert_eq!(index.stamp().unwrap(), BTreeMap::from([(0, 2), (3, 9)]));
+        assert_eq!(offsets(&index, "a", 9), [0, 1]);
+        assert!(index.bytes().unwrap() > 0);
+    }
+
+    #[test]
+    fn of_another_table_is_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path(), "t").unwrap();
+        index.apply(&[row("a", 1, 0)], &BTreeMap::from([(0, 1)])).unwrap();
+        drop(index);
+        let index = Index::open(dir.path(), "another").unwrap();
+        assert_eq!(index.stamp().unwrap(), BTreeMap::new());
+        assert_eq!(offsets(&index, "a", 9), [0i64; 0]);
+    }
+
+    #[test]
+    fn damaged_is_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path(), "t").unwrap();
+        index.apply(&[row("a", 1, 0)], &BTreeMap::from([(0, 1)])).unwrap();
+        drop(index);
+        damage(dir.path());
+        let index = Index::open(dir.path(), "t").unwrap();
+        assert_eq!(index.stamp().unwrap(), BTreeMap::new());
+        index.apply(&[row("a", 1, 0)], &BTreeMap::from([(0, 1)])).unwrap();
+        assert_eq!(offsets(&index, "a", 9), [0]);
+    }
+
+    /// Overwrites the beginning of every file in the folder.
+    fn damage(dir: &Path) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                damage(&path);
+            } else {
+                let mut bytes = std::fs::read(&path).unwrap();
+                bytes.iter_mut().take(64).for_each(|byte| *byte = 0xa5);
+                std::fs::write(&path, bytes).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn in_use_is_not_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path(), "t").unwrap();
+        index.apply(&[row("a", 1, 0)], &BTreeMap::from([(0, 1)])).unwrap();
+        assert!(matches!(Index::open(dir.path(), "t"), Err(IndexError::InUse { .. })));
+        assert_eq!(offsets(&index, "a", 9), [0]);
+    }
+
+    #[test]
+    fn cleared_is_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path(), "t").unwrap();
+        index.apply(&[row("a", 1, 0)], &BTreeMap::from([(0, 1)])).unwrap();
+        index.clear().unwrap();
+        assert_eq!(index.stamp().unwrap(), BTreeMap::new());
+        assert_eq!(offsets(&index, "a", 9), [0i64; 0]);
+    }
+
+    #[test]
+    fn expires_by_the_time_in_minted_ids() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path(), "t").unwrap();
+        let id = |at_ms: u64| {
+            uuid::Builder::from_unix_timestamp_millis(at_ms, &[7; 10]).into_uuid().hyphenated().to_string()
+        };
+        let base = 1_357_034_400_000;
+        let rows: Vec<_> = (0..10).map(|n| row(&id(base + n), 9, i64::try_from(n).unwrap())).collect();
+        index.apply(&rows, &BTreeMap::new()).unwrap();
+        let before_ms = i64::try_from(base + 4).unwrap();
+        assert_eq!(index.expire(before_ms).unwrap(), 4);
+        assert_eq!(index.expire(before_ms).unwrap(), 0);
+        assert_eq!(offsets(&index, &id(base + 3), i64::MAX), [0i64; 0]);
+        assert_eq!(offsets(&index, &id(base + 4), i64::MAX), [4]);
+    }
+}
