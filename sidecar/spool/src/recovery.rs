@@ -40,7 +40,7 @@ pub(crate) struct Opened {
     pub(crate) recovery: Recovery,
     pub(crate) schemas: Schemas,
     pub(crate) segments: Vec<Segment>,
-    /// None where there is no segment yet.
+    /// The last segment, where nothing was written to it yet.
     pub(crate) live: Option<writer::Live>,
     pub(crate) lock: Lock,
 }
@@ -64,10 +64,15 @@ pub(crate) fn recover(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Opened, 
     }
 
     let listed = segment::list(&**storage, dir).map_err(SpoolError::io("list the segments", dir))?;
-    let mut segments: Vec<Segment> = listed.into_iter().map(|(name, length)| Segment { name, length }).collect();
-    let oldest = segments.first().map_or(0, |segment| segment.name.start);
+    let to_segment = |(name, length): (Name, u64)| Segment { name, length, first: name.start };
+    let mut segments: Vec<Segment> = listed.into_iter().map(to_segment).collect();
+    if let Some(oldest) = segments.first_mut() {
+        oldest.first = first_sequence(&**storage, dir, oldest)?;
+    }
+    let oldest = segments.first().map_or(0, |segment| segment.first);
     recovery.cursor = match cursor::load(&**storage, dir)? {
-        Found::None => Cursor { sequence: oldest, note: Vec::new() },
+        // Nothing was ever forwarded, so nothing deleted.
+        Found::None => Cursor::default(),
         Found::Cursor(cursor) => cursor,
         Found::Damaged(bytes) => {
             tracing::warn!(dir = %dir.display(), from = oldest, "spool cursor damaged: what is still there is forwarded again");
@@ -78,11 +83,21 @@ pub(crate) fn recover(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Opened, 
     };
     recovery.next_sequence = recovery.cursor.sequence;
     let live = match segments.last_mut() {
-        Some(last) => Some(mend(&**storage, dir, last, &mut recovery)?),
+        Some(last) => mend(&**storage, dir, last, &mut recovery)?,
         None => None,
     };
     recovery.records = recovery.next_sequence - recovery.cursor.sequence;
     Ok(Opened { recovery, schemas, segments, live, lock })
+}
+
+/// The least sequence in a segment, as its first block says.
+fn first_sequence(storage: &dyn Storage, dir: &Path, segment: &Segment) -> Result<u64, SpoolError> {
+    let path = segment.name.path(dir);
+    let file = storage.open(&path, false).map_err(SpoolError::io("open", &path))?;
+    match Walk::new(segment.name, file).step(segment.length).map_err(SpoolError::io("read", &path))? {
+        Step::Block { header, .. } => Ok(header.first.min(segment.name.start)),
+        _ => Ok(segment.name.start),
+    }
 }
 
 /// Reads the last segment through, cuts its torn end, and makes sure of what is left.
@@ -91,7 +106,7 @@ fn mend(
     dir: &Path,
     segment: &mut Segment,
     recovery: &mut Recovery,
-) -> Result<writer::Live, SpoolError> {
+) -> Result<Option<writer::Live>, SpoolError> {
     let name = segment.name;
     let path = name.path(dir);
     let file = storage.open(&path, true).map_err(SpoolError::io("open", &path))?;
@@ -130,7 +145,10 @@ fn mend(
         }
     }
     file.sync().map_err(io("sync"))?;
-    Ok(writer::Live { name, file, length: segment.length, synced: true, distrusted: false })
+    // What has blocks is written no more: a sync of it may have failed without a trace.
+    let is_empty = segment.length == SEGMENT_HEADER_BYTES;
+    let live = writer::Live { name, file, length: segment.length, synced: false, distrusted: false };
+    Ok(is_empty.then_some(live))
 }
 
 fn skip(

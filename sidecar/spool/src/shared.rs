@@ -66,6 +66,8 @@ pub(crate) struct Segment {
     pub(crate) name: Name,
     /// Up to the end of the last whole block.
     pub(crate) length: u64,
+    /// The least sequence in it, as far as is known: below `name.start` where it holds second copies.
+    pub(crate) first: u64,
 }
 
 /// What was appended and not yet written.
@@ -209,7 +211,7 @@ impl Shared {
     }
 
     pub(crate) fn add_segment(&self, name: Name) {
-        lock(&self.log).segments.push(Segment { name, length: SEGMENT_HEADER_BYTES });
+        lock(&self.log).segments.push(Segment { name, length: SEGMENT_HEADER_BYTES, first: name.start });
         lock(&self.queue).disk_bytes += SEGMENT_HEADER_BYTES;
     }
 }

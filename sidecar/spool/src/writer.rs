@@ -14,7 +14,7 @@ use crate::Accepted;
 use crate::SpoolError;
 use crate::block::Block;
 use crate::segment::{Name, SEGMENT_HEADER_BYTES};
-use crate::shared::{Failure, Shared};
+use crate::shared::{Failure, Segment, Shared};
 use crate::storage::{self, StorageFile};
 use crate::watermark::lock;
 
@@ -70,11 +70,12 @@ impl Drop for End {
 }
 
 impl Writer {
-    pub(crate) fn new(shared: Arc<Shared>, live: Live) -> Writer {
+    /// `number` is that of the next segment, begun with the next block unless one is at hand.
+    pub(crate) fn new(shared: Arc<Shared>, live: Option<Live>, number: u64) -> Writer {
         Writer {
             shared,
-            number: live.name.number + 1,
-            live: Some(live),
+            number,
+            live,
             unwritten: VecDeque::new(),
             unsynced: VecDeque::new(),
             unsynced_bytes: 0,
@@ -195,7 +196,13 @@ impl Writer {
             None => {
                 let name = Name { number: self.number, start: shared.written.get() };
                 self.number += 1;
-                self.live.insert(Writer::create(&shared, name)?)
+                let live = Writer::create(&shared, name)?;
+                // Only now, so that there is a segment at any time: its name tells the next start where to go on.
+                shared.remove_segments(|segments, at| {
+                    let Segment { name, length, .. } = segments[at];
+                    length == SEGMENT_HEADER_BYTES && self.replaced.contains(&name)
+                });
+                self.live.insert(live)
             }
         };
         block.seal();
@@ -207,6 +214,7 @@ impl Writer {
             log.next = log.next.max(block.next());
             if let Some(segment) = log.segments.last_mut() {
                 segment.length = live.length;
+                segment.first = segment.first.min(block.first);
             }
             log.next
         };
@@ -241,6 +249,10 @@ impl Writer {
         self.unsynced_bytes = 0;
         self.unsynced_since = None;
         if let Some(next) = next {
+            // Said first, so that who waited for the disk finds the spool open.
+            if self.unwritten.is_empty() {
+                self.succeed();
+            }
             self.shared.synced.raise(next);
         }
     }
@@ -248,17 +260,13 @@ impl Writer {
     /// Ends the segment at hand: what it does not surely hold is to be written again.
     fn give_up(&mut self) {
         let Some(mut live) = self.live.take() else { return };
-        if live.length == SEGMENT_HEADER_BYTES {
-            self.shared.remove_segments(|segments, at| segments[at].name == live.name);
-            return;
-        }
         if !live.distrusted {
             // It was a write that failed. A part of a block that cannot be cut off is no whole block: readers step over it.
             if let Err(error) = live.file.cut(live.length) {
                 let path = live.name.path(&self.shared.dir);
                 tracing::warn!(path = %path.display(), %error, "part of a block not cut off");
             }
-            if live.file.sync().is_ok() {
+            if !self.unsynced.is_empty() && live.file.sync().is_ok() {
                 live.synced = true;
                 self.forget_unsynced();
             }

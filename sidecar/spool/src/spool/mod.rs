@@ -91,12 +91,13 @@ impl Spool {
             cursor: Mutex::new(recovery.cursor.clone()),
             advancing: Mutex::new(()),
         });
-        let live = match opened.live {
-            Some(live) => live,
-            None => Writer::create(&shared, Name { number: 0, start: next })?,
+        let last = lock(&shared.log).segments.last().map(|segment| segment.name);
+        let writer = match last {
+            Some(last) => Writer::new(shared.clone(), opened.live, last.number + 1),
+            // Made now, so that a disk that cannot be written is known at the start.
+            None => Writer::new(shared.clone(), Some(Writer::create(&shared, Name { number: 0, start: next })?), 1),
         };
         shared.remove_below(recovery.cursor.sequence);
-        let writer = Writer::new(shared.clone(), live);
         let join = thread::Builder::new()
             .name(THREAD_NAME.to_owned())
             .spawn(move || writer.run())
@@ -145,7 +146,7 @@ impl Spool {
 
     pub fn usage(&self) -> Usage {
         let shared = &self.handle.shared;
-        let oldest = lock(&shared.log).segments.first().map(|segment| segment.name.start);
+        let oldest = lock(&shared.log).segments.first().map(|segment| segment.first);
         let cursor = lock(&shared.cursor).sequence;
         let queue = lock(&shared.queue);
         Usage {
@@ -254,3 +255,8 @@ impl Drop for Handle {
         }
     }
 }
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+#[cfg(test)]
+pub(crate) mod memory;
+
 /// One open file. Reads and writes are at an offset, so that a reader and the writer may share it.
 pub(crate) trait StorageFile: Debug + Send + Sync {
     /// Writes some of `bytes` at `offset` and says how many; like `pwrite(2)`, it may write fewer than asked.
