@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::SchemaKey;
+use crate::segment::SEGMENT_HEADER_BYTES;
 
 /// Begins every block. Eight bytes that no text has: a search for the next block looks for them.
 pub(crate) const MAGIC: [u8; 8] = [0xF1, b'f', b'w', b'b', b'l', b'k', 0x1A, 0x01];
@@ -54,6 +55,11 @@ impl Block {
     /// Length on disk, header included.
     pub(crate) fn len(&self) -> u64 {
         self.bytes.len() as u64
+    }
+
+    /// The most it takes on disk: it may have to begin a segment.
+    pub(crate) fn room_bytes(&self) -> u64 {
+        self.len() + SEGMENT_HEADER_BYTES
     }
 
     /// Fills in the checksums of all records.

@@ -146,6 +146,18 @@ impl Walk {
         }
     }
 
+    /// The sequence that the first whole block begins with.
+    pub(crate) fn first(&mut self) -> io::Result<Option<u64>> {
+        let end = self.file.length()?;
+        loop {
+            match self.step(end)? {
+                Step::Block { header, .. } => return Ok(Some(header.first)),
+                Step::Damaged { .. } => {}
+                Step::Tail { .. } | Step::End => return Ok(None),
+            }
+        }
+    }
+
     /// Goes on at `offset`, as if nothing had been read ahead.
     pub(crate) fn resume(&mut self, offset: u64) {
         self.offset = offset;

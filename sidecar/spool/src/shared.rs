@@ -142,7 +142,7 @@ impl Queue {
         let fits = self.blocks.back().is_some_and(|block| block.len() + record_bytes <= options.block_bytes());
         if !fits {
             self.blocks.push_back(Block::begin(next, self.free.pop().unwrap_or_default()));
-            self.bytes += HEADER_BYTES as u64;
+            self.bytes += HEADER_BYTES as u64 + SEGMENT_HEADER_BYTES;
         }
         if let Some(block) = self.blocks.back_mut() {
             block.push(schema, payload);

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 use super::*;
 use crate::watermark::lock;
@@ -13,6 +13,8 @@ use crate::watermark::lock;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Memory {
     state: Arc<Mutex<State>>,
+    /// Whether writes are held up.
+    gate: Arc<(Mutex<bool>, Condvar)>,
 }
 
 #[derive(Debug, Default)]
@@ -23,7 +25,6 @@ struct State {
     faults: Faults,
     /// Operations that may still be done before the machine stops.
     fuel: Option<u64>,
-    operations: u64,
 }
 
 type Names = BTreeMap<PathBuf, Arc<Mutex<Node>>>;
@@ -64,9 +65,8 @@ fn enospc() -> io::Error {
 }
 
 impl State {
-    /// Counts an operation; false once the machine has stopped.
+    /// False once the machine has stopped.
     fn operate(&mut self) -> bool {
-        self.operations += 1;
         match &mut self.fuel {
             None => true,
             Some(0) => false,
@@ -136,10 +136,6 @@ impl Memory {
         state.faults = Faults::default();
     }
 
-    pub(crate) fn operations(&self) -> u64 {
-        self.state().operations
-    }
-
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
         self.state().names.keys().cloned().collect()
     }
@@ -153,19 +149,56 @@ impl Memory {
         result
     }
 
-    /// The same files once more, apart from these.
+    /// Makes a file, or gives it another content.
+    pub(crate) fn put(&self, path: &Path, content: Vec<u8>) {
+        let mut state = self.state();
+        let node = Arc::new(Mutex::new(Node { durable: content.clone(), content, lost: false }));
+        state.names.insert(path.to_path_buf(), node.clone());
+        state.durable_names.insert(path.to_path_buf(), node);
+    }
+
+    /// Writes wait as long as this is held.
+    pub(crate) fn hold_writes(&self) -> Hold {
+        *lock(&self.gate.0) = true;
+        Hold(self.gate.clone())
+    }
+
+    /// The same files once more, apart from these, all of it synced.
     pub(crate) fn duplicate(&self) -> Memory {
+        let copy = self.duplicate_unsynced();
+        let state = copy.state();
+        for node in state.names.values() {
+            let mut node = lock(node);
+            node.durable = node.content.clone();
+        }
+        drop(state);
+        copy
+    }
+
+    /// The same files once more, apart from these.
+    pub(crate) fn duplicate_unsynced(&self) -> Memory {
         let state = self.state();
         let names: Names = state
             .names
             .iter()
             .map(|(path, node)| {
-                let content = lock(node).content.clone();
-                (path.clone(), Arc::new(Mutex::new(Node { durable: content.clone(), content, lost: false })))
+                let Node { content, durable, lost } = &*lock(node);
+                let node = Node { content: content.clone(), durable: durable.clone(), lost: *lost };
+                (path.clone(), Arc::new(Mutex::new(node)))
             })
             .collect();
         let copy = State { durable_names: names.clone(), names, ..State::default() };
-        Memory { state: Arc::new(Mutex::new(copy)) }
+        Memory { state: Arc::new(Mutex::new(copy)), gate: Arc::default() }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Hold(Arc<(Mutex<bool>, Condvar)>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        *lock(&self.0.0) = false;
+        self.0.1.notify_all();
     }
 }
 
@@ -177,9 +210,10 @@ struct MemoryFile {
 
 impl StorageFile for MemoryFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let gate = &self.memory.gate;
+        drop(gate.1.wait_while(lock(&gate.0), |held| *held));
         let mut state = self.memory.state();
-        let runs = state.operate();
-        if !runs {
+        if !state.operate() {
             return Err(eio());
         }
         // The last operation of a machine that stops is done by half.

@@ -94,10 +94,8 @@ pub(crate) fn recover(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Opened, 
 fn first_sequence(storage: &dyn Storage, dir: &Path, segment: &Segment) -> Result<u64, SpoolError> {
     let path = segment.name.path(dir);
     let file = storage.open(&path, false).map_err(SpoolError::io("open", &path))?;
-    match Walk::new(segment.name, file).step(segment.length).map_err(SpoolError::io("read", &path))? {
-        Step::Block { header, .. } => Ok(header.first.min(segment.name.start)),
-        _ => Ok(segment.name.start),
-    }
+    let first = Walk::new(segment.name, file).first().map_err(SpoolError::io("read", &path))?;
+    Ok(first.map_or(segment.name.start, |first| first.min(segment.name.start)))
 }
 
 /// Reads the last segment through, cuts its torn end, and makes sure of what is left.
@@ -164,3 +162,6 @@ fn skip(
     recovery.skipped_bytes += bytes;
     aside::keep_span(storage, dir, &name.text(), file, offset, bytes);
 }
+
+#[cfg(test)]
+mod tests;

@@ -220,7 +220,7 @@ impl Writer {
         };
         {
             let mut queue = lock(&shared.queue);
-            queue.bytes = queue.bytes.saturating_sub(block.len());
+            queue.bytes = queue.bytes.saturating_sub(block.room_bytes());
             queue.disk_bytes += block.len();
         }
         shared.written.raise(next);
@@ -274,7 +274,7 @@ impl Writer {
         if !live.synced {
             self.replaced.push(live.name);
         }
-        lock(&self.shared.queue).bytes += self.unsynced_bytes;
+        lock(&self.shared.queue).bytes += self.unsynced.iter().map(Block::room_bytes).sum::<u64>();
         self.unsynced.append(&mut self.unwritten);
         self.unwritten = std::mem::take(&mut self.unsynced);
         self.unsynced_bytes = 0;
@@ -306,3 +306,6 @@ impl Writer {
         self.shared.synced.wake_all();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -174,9 +174,8 @@ impl Reader {
                     if header.next() <= self.next {
                         continue;
                     }
-                    let next = self.next;
-                    let mut found = Vec::with_capacity(header.count as usize);
-                    let damaged = block::read_records(&header, &body, |record| found.push(record));
+                    let mut records = VecDeque::with_capacity(header.count as usize);
+                    let damaged = block::read_records(&header, &body, |record| records.push_back(record));
                     let is_last = offset + header.block_bytes() == extent.end && extent.after.is_none();
                     if damaged > 0 && is_last && self.source.is_foreign() {
                         // It may be half written still, on a file system that lengthens a file before it fills it.
@@ -190,8 +189,10 @@ impl Reader {
                         self.skip(offset, header.block_bytes());
                     }
                     self.at_tail = false;
-                    self.ahead.extend(found.into_iter().filter(|record| record.sequence >= next));
-                    self.next = header.next();
+                    if let Err(error) = self.take(records) {
+                        self.resume(offset);
+                        return Err(error);
+                    }
                     if !self.ahead.is_empty() {
                         return Ok(true);
                     }
@@ -221,6 +222,53 @@ impl Reader {
                 },
             }
         }
+    }
+
+    /// Takes the block at `offset` for not read yet.
+    fn resume(&mut self, offset: u64) {
+        if let Some(walk) = &mut self.walk {
+            walk.resume(offset);
+        }
+    }
+
+    /// Takes over the records of a block from `next` on. Where one is missing before them, a later segment may hold what was
+    /// written again after a failure, the missing one and all that follows it: then the walk goes on there.
+    fn take(&mut self, records: VecDeque<Record>) -> Result<(), SpoolError> {
+        for record in records {
+            if record.sequence < self.next {
+                continue;
+            }
+            if record.sequence > self.next && self.enter_copy(record.sequence)? {
+                return Ok(());
+            }
+            self.next = record.sequence + 1;
+            self.ahead.push_back(record);
+        }
+        Ok(())
+    }
+
+    /// Enters the first later segment that holds records below `sequence`; false where there is none.
+    fn enter_copy(&mut self, sequence: u64) -> Result<bool, SpoolError> {
+        let Some(walked) = self.walk.as_ref().map(|walk| walk.name) else { return Ok(false) };
+        for name in self.source.segments()? {
+            if name.number <= walked.number {
+                continue;
+            }
+            let path = name.path(self.source.dir());
+            let file = match self.source.storage().open(&path, false) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(SpoolError::io("open", &path))?,
+            };
+            if Walk::new(name, file)
+                .first()
+                .map_err(SpoolError::io("read", &path))?
+                .is_some_and(|first| first < sequence)
+            {
+                self.leave_segment();
+                return self.enter_segment(name);
+            }
+        }
+        Ok(false)
     }
 
     /// At what may be a block in the making: true when it is time to stop, false when the directory has yet to be looked
@@ -332,3 +380,6 @@ impl Source {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
