@@ -66,7 +66,8 @@ pub(crate) struct Segment {
     pub(crate) name: Name,
     /// Up to the end of the last whole block.
     pub(crate) length: u64,
-    /// The least sequence in it, as far as is known: below `name.start` where it holds second copies.
+    /// The least sequence in it, as far as is known: below `name.start` where it holds second copies and was written, or was
+    /// the oldest, in this process.
     pub(crate) first: u64,
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::block::{Block, HEADER_BYTES, RECORD_HEADER_BYTES};
+use crate::extent::extent_in;
 use crate::storage::memory::Memory;
 use crate::{Options, Reader, SchemaKey, Spool};
 
@@ -113,6 +114,8 @@ fn a_flipped_bit_anywhere_costs_no_more_than_its_record_or_its_block() {
             let kept = memory.paths().iter().filter(|path| path.starts_with("/spool/corrupt")).count();
             assert_eq!(kept, 1, "bit {bit} is not kept aside");
             let next = spool.next_sequence();
+            let extent = extent_in(&memory, Path::new(DIR)).unwrap();
+            assert_eq!((extent.oldest, extent.next), (spool.usage().oldest, next), "bit {bit}");
             assert!(next > *expected.last().unwrap());
             drop(spool.append(SchemaKey(3), |sequence, out| out.extend(payload(sequence))).unwrap());
             spool.close().unwrap();

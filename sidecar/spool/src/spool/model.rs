@@ -8,6 +8,7 @@ use proptest::test_runner::Config;
 
 use super::*;
 use crate::block::{MAGIC, Record};
+use crate::extent::extent_in;
 use crate::storage::memory::Memory;
 use crate::{Accepted, Skipped};
 
@@ -364,6 +365,10 @@ impl Model {
             self.read_own(1000);
         }
         self.read_foreign(self.accepted);
+        let extent = extent_in(&self.memory, &self.dir).unwrap();
+        // Second copies below the oldest that the writer knows of may be there.
+        assert!(extent.oldest <= self.spool.usage().oldest);
+        assert_eq!(extent.next, self.accepted);
         self.spool.advance(self.accepted, b"end").unwrap();
         self.append(&[RECORD_BYTES_MAX], true);
         assert_eq!(self.entries.len() as u64, self.accepted);
