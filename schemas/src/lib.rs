@@ -12,6 +12,5 @@ pub mod avro;
 pub mod table;
 
 pub mod id;
-pub mod log;
 pub mod partition;
 pub mod wire;

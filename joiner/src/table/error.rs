@@ -56,6 +56,11 @@ impl TableError {
         }
     }
 
+    /// Whether another try may do.
+    pub fn is_passing(&self) -> bool {
+        self.kind() == Kind::Passing
+    }
+
     pub(super) fn iceberg(table: &str, action: &'static str, error: iceberg::Error) -> TableError {
         let kind = kind_of(&error);
         TableError::Iceberg { table: table.to_owned(), action, kind, source: Box::new(error) }
