@@ -179,7 +179,7 @@ fn each_rule_is_kept() {
                 .to_owned(),
             "labels.a_at: its column `label_a_at` is that of labels.a",
         ),
-        ("views: {v: {keys: {a: b}}}".to_owned(), "views.v: `store` is missing"),
+        ("entity: {b: {type: int}}\nviews: {v: {keys: {a: b}}}".to_owned(), "views.v: `store` is missing"),
         ("views: {v: {store: feast, keys: {a: b}}}".to_owned(), "views.v: the key `a` is `b`"),
         ("views: {v: {store: feast, keys: {}}}".to_owned(), "at least one key"),
         (
