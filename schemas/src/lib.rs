@@ -13,4 +13,5 @@ pub mod table;
 
 pub mod id;
 pub mod partition;
+pub mod registry;
 pub mod wire;
