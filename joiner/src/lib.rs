@@ -1,7 +1,36 @@
-//! The joiner: Kafka to Iceberg. Lands what was served and what came of it, and seals both into training rows.
+//! The joiner: from the log to the tables.
+//!
+//! ```text
+//! log ─► source ─► decode (Avro → Arrow) ─► land ─► <model>_predictions, <model>_outcomes     at once, append-only
+//!                                              └─► index (local disk; a cache of <model>_outcomes)
+//! tick ─► seal: predictions due at this tick ⋈ index ─► label ─► <model>_training             one row each
+//! ```
+//!
+//! The tables are the only arbiter: what a joiner has landed or sealed is what a snapshot has recorded, and every
+//! commit is a compare-and-set on that ([`table`]). So any number of joiners may run, stall, die and come back.
+//! Time moves only by the log ([`bar`]); labels are a pure function of what is landed ([`label`]).
 
-pub mod decode;
-pub mod index;
-pub mod label;
+pub mod config;
+pub mod app;
+
 pub mod source;
+pub mod decode;
+mod contracts;
+mod partition;
+mod pipeline;
+mod land;
+mod letters;
+pub mod index;
+pub mod bar;
+pub mod label;
+mod seal;
 pub mod table;
+
+mod side;
+mod admin;
+mod metrics;
+pub mod commands;
+
+pub use app::App;
+pub use commands::run_from_args;
+pub use config::Config;

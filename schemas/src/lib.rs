@@ -12,6 +12,7 @@ pub mod avro;
 pub mod table;
 
 pub mod id;
+pub mod log;
 pub mod partition;
 pub mod registry;
 pub mod wire;

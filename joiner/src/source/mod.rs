@@ -17,6 +17,7 @@
 //! | [`Feed::landed`] | group commit, for displays of lag | marker: the writer deletes what lies below |
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -120,6 +121,7 @@ impl Source {
         if let Some(servers) = config.url.strip_prefix("kafka://") {
             Ok(Source(SourceKind::Kafka(kafka::Source::open(servers, config).await?)))
         } else if let Some(dir) = config.url.strip_prefix("file:") {
+            let dir = dir.strip_prefix("//").unwrap_or(dir);
             Ok(Source(SourceKind::Local(local::Source::open(dir.as_ref(), config)?)))
         } else {
             let what = format!("log url {:?} is neither kafka://host:port,… nor file:DIR", config.url);
@@ -130,8 +132,8 @@ impl Source {
     /// The id of the cluster: it tells one log from another under the same address.
     pub fn cluster_id(&self) -> &str {
         match &self.0 {
-            SourceKind::Kafka(source) => source.cluster_id(),
-            SourceKind::Local(source) => source.cluster_id(),
+            SourceKind::Kafka(source) => source.log().cluster_id(),
+            SourceKind::Local(source) => source.log().cluster_id(),
         }
     }
 
@@ -148,28 +150,27 @@ impl Source {
         }
     }
 
-    /// How many partitions a topic has.
+    /// What makes feeds, for tasks that outlive a borrow of the source.
+    pub fn feeds(&self) -> Feeds {
+        Feeds(match &self.0 {
+            SourceKind::Kafka(source) => FeedsKind::Kafka(source.log().clone()),
+            SourceKind::Local(source) => FeedsKind::Local(source.log().clone()),
+        })
+    }
+
+    /// As [`Feeds::partition_count`].
     pub async fn partition_count(&self, topic: &str) -> Result<i32, SourceError> {
-        match &self.0 {
-            SourceKind::Kafka(source) => source.partition_count(topic).await,
-            SourceKind::Local(source) => source.partition_count(topic),
-        }
+        self.feeds().partition_count(topic).await
     }
 
-    /// A reader of both topics of a model, with nothing assigned yet.
+    /// As [`Feeds::feed`].
     pub fn feed(&self, model: &str) -> Result<Feed, SourceError> {
-        Ok(Feed(match &self.0 {
-            SourceKind::Kafka(source) => FeedKind::Kafka(source.feed(model)?),
-            SourceKind::Local(source) => FeedKind::Local(source.feed(model)),
-        }))
+        self.feeds().feed(model)
     }
 
-    /// A reader of a whole topic with offsets of its own.
+    /// As [`Feeds::side_feed`].
     pub fn side_feed(&self, topic: &str) -> Result<SideFeed, SourceError> {
-        Ok(SideFeed(match &self.0 {
-            SourceKind::Kafka(source) => SideKind::Kafka(source.side_feed(topic)?),
-            SourceKind::Local(source) => SideKind::Local(source.side_feed(topic)),
-        }))
+        self.feeds().side_feed(topic)
     }
 
     /// Leaves the group, so that another member takes over at once (a static member stays one). Waits 5 s at most.
@@ -177,6 +178,43 @@ impl Source {
         if let SourceKind::Kafka(source) = self.0 {
             source.close().await;
         }
+    }
+}
+
+/// Makes readers. Clones make readers of the same log; it stays usable as long as any of them, whatever becomes of the
+/// [`Source`].
+#[derive(Clone)]
+pub struct Feeds(FeedsKind);
+
+#[derive(Clone)]
+enum FeedsKind {
+    Kafka(Arc<kafka::Log>),
+    Local(Arc<local::Log>),
+}
+
+impl Feeds {
+    /// How many partitions a topic has.
+    pub async fn partition_count(&self, topic: &str) -> Result<i32, SourceError> {
+        match &self.0 {
+            FeedsKind::Kafka(log) => log.partition_count(topic).await,
+            FeedsKind::Local(log) => log.partition_count(topic),
+        }
+    }
+
+    /// A reader of both topics of a model, with nothing assigned yet.
+    pub fn feed(&self, model: &str) -> Result<Feed, SourceError> {
+        Ok(Feed(match &self.0 {
+            FeedsKind::Kafka(log) => FeedKind::Kafka(log.feed(model)?),
+            FeedsKind::Local(log) => FeedKind::Local(log.feed(model)),
+        }))
+    }
+
+    /// A reader of a whole topic with offsets of its own.
+    pub fn side_feed(&self, topic: &str) -> Result<SideFeed, SourceError> {
+        Ok(SideFeed(match &self.0 {
+            FeedsKind::Kafka(log) => SideKind::Kafka(log.side_feed(topic)?),
+            FeedsKind::Local(log) => SideKind::Local(log.side_feed(topic)),
+        }))
     }
 }
 

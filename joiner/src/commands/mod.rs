@@ -1,0 +1,89 @@
+//! The commands of `flywheel-joiner`.
+
+pub mod run;
+pub mod sql;
+pub mod status;
+pub mod wait;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+
+/// Attaches outcomes to predictions and writes the tables that models are trained from.
+#[derive(Parser)]
+#[command(name = "flywheel-joiner", version)]
+struct Arguments {
+    /// Settings that override the defaults
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the settings in force and end
+    #[arg(long, global = true)]
+    print_config: bool,
+    #[command(subcommand)]
+    command: Option<Verb>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Land and seal until stopped (what happens without a command too)
+    Run,
+    /// How far each table of each model has come
+    Status(status::Arguments),
+    /// Wait until a model's training table is complete through an instant
+    Wait(wait::Arguments),
+    /// Print the text of a view for an engine
+    Sql(sql::Arguments),
+}
+
+/// Runs the program with these arguments, the first being its name.
+pub async fn run_from_args(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no failures, and go to standard output; clap knows which is which.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let config = match Config::load(arguments.config.as_deref()) {
+        Ok(config) => config,
+        Err(faults) => {
+            for fault in &faults.0 {
+                eprintln!("flywheel-joiner: {fault}");
+            }
+            return ExitCode::from(2);
+        }
+    };
+    if arguments.print_config {
+        return print_config(&config);
+    }
+    let result = match arguments.command {
+        None | Some(Verb::Run) => run::run(config).await,
+        Some(Verb::Status(arguments)) => status::run(config, arguments).await,
+        Some(Verb::Wait(arguments)) => wait::run(config, arguments).await,
+        Some(Verb::Sql(arguments)) => sql::run(config, arguments).await,
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("flywheel-joiner: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_config(config: &Config) -> ExitCode {
+    match toml::to_string_pretty(config) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("flywheel-joiner: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! Landing: from records to rows of the raw tables, with the offsets in the same commit.
+//!
+//! What the raw tables do not keep is kept elsewhere *before* the raw commit that passes its offset: records that
+//! cannot be landed in `dead_letter`, gaps of the outcome partitions in `seal_log`.
+//!
+//! | record | what becomes of it |
+//! |---|---|
+//! | tick record | time moves |
+//! | framed, schema known, datum well formed, id and times sound | a row |
+//! | schema id unknown, or registry away | its partition waits, with an alarm; the others go on |
+//! | no value, not framed, schema unusable, datum damaged | dead letter |
+//! | id no UUIDv7 or not of the event time (`ids: minted`), event time over an hour ahead of its ingest | dead letter |
+//! | key belongs to another partition | appended there, counted, not landed here |
+//! | appended over a minute ahead of this machine's clock (broker time) | its partition waits, with an alarm |
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use flywheel_schemas::contract::{Contract, Ids};
+use flywheel_schemas::wire::Kind;
+use flywheel_schemas::{id, partition, wire};
+
+use crate::bar::Bar;
+use crate::contracts::SchemaFault;
+use crate::decode::{Keys, Origin, Rows};
+use crate::label::Statement;
+use crate::letters::DeadLetter;
+use crate::pipeline::{Pipeline, PipelineError};
+use crate::source::Record;
+use crate::table::{Mark, Outcome, Table};
+
+/// An event time further ahead of its own ingest than this is a clock gone wrong, in milliseconds.
+const AHEAD_MAX_MS: i64 = 3_600_000;
+
+/// An append time further ahead of this machine's clock than this is not believed, in milliseconds.
+const CLOCK_AHEAD_MAX_MS: i64 = 60_000;
+
+/// How long a partition waits before its schema id is looked up again.
+const SCHEMA_RETRY: Duration = Duration::from_secs(2);
+
+/// Rows are handed on in batches of this many: enough for the column writers, little enough to count by bytes.
+const ROWS_PER_BATCH: usize = 8192;
+
+/// The rows of one raw table that wait for their commit.
+pub(crate) struct Landing {
+    pub kind: Kind,
+    pub table: Table,
+    rows: Rows,
+    batches: Vec<RecordBatch>,
+    batch_bytes: usize,
+    /// For the index, once they are committed; outcomes only.
+    statements: Vec<(String, Statement)>,
+}
+
+impl Landing {
+    pub fn new(kind: Kind, table: Table) -> Landing {
+        let rows = Rows::new(table.arrow_schema());
+        Landing { kind, table, rows, batches: Vec::new(), batch_bytes: 0, statements: Vec::new() }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.batch_bytes + self.rows.bytes()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty() && self.rows.len() == 0
+    }
+
+    /// Forgets everything that is not committed.
+    pub fn clear(&mut self) {
+        self.rows = Rows::new(self.table.arrow_schema());
+        self.batches.clear();
+        self.batch_bytes = 0;
+        self.statements.clear();
+    }
+
+    /// Goes on with the table as it is now: it may have gained columns.
+    pub fn replace_table(&mut self, table: Table) -> Result<(), PipelineError> {
+        self.cut()?;
+        self.rows = Rows::new(table.arrow_schema());
+        self.table = table;
+        Ok(())
+    }
+
+    fn cut(&mut self) -> Result<(), PipelineError> {
+        if self.rows.len() > 0 {
+            let batch = self.rows.finish().map_err(PipelineError::decode)?;
+            self.batch_bytes += batch.get_array_memory_size();
+            self.batches.push(batch);
+        }
+        Ok(())
+    }
+}
+
+/// What waits to be kept before the next raw commit, and how long something has waited.
+#[derive(Default)]
+pub(crate) struct Aside {
+    pub dead_letters: Vec<DeadLetter>,
+    pub bars: Vec<(i32, Bar)>,
+    /// When the oldest uncommitted row or letter was read.
+    pub since: Option<Instant>,
+}
+
+impl Aside {
+    pub fn bytes(&self) -> usize {
+        self.dead_letters.iter().map(DeadLetter::bytes).sum()
+    }
+
+    fn touch(&mut self) {
+        self.since.get_or_insert_with(Instant::now);
+    }
+}
+
+/// What becomes of one record.
+enum Landed {
+    Passed,
+    /// Its partition stops before it.
+    Waits(String),
+}
+
+impl Pipeline {
+    /// Takes records in, each in the order of its partition. Records of a partition that waits are left out: it is
+    /// read again from where it stopped.
+    pub(crate) async fn take(&mut self, records: Vec<Record>) -> Result<(), PipelineError> {
+        for record in records {
+            let (kind, number) = (record.kind, record.partition);
+            let Some(part) = self.partitions.get(&number) else { continue };
+            let side = part.side(kind);
+            if side.waits_for.is_some() {
+                continue;
+            }
+            match side.next() {
+                // The record before the first to be landed is read again to see that the topic is still the same.
+                Some(next) if record.offset < next => {
+                    if side.last_ms().is_some_and(|last| record.time_ms > last) {
+                        return Err(PipelineError::AnotherTopic {
+                            topic: wire::topic(&self.config.log.prefix, &self.model, kind),
+                            partition: number,
+                            why: format!("offset {} was appended after it was landed", record.offset),
+                        });
+                    }
+                    continue;
+                }
+                _ => {}
+            }
+            let ingest_ms = side.ingest_ms(record.time_ms);
+            match self.land(&record, ingest_ms).await? {
+                Landed::Passed => self.pass(&record, ingest_ms),
+                Landed::Waits(why) => self.hold(&record, &why),
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves a side past a record, and notes the gap that an outcome record may end.
+    fn pass(&mut self, record: &Record, ingest_ms: i64) {
+        let Some(part) = self.partitions.get_mut(&record.partition) else { return };
+        if record.kind == Kind::Outcomes
+            && let Some(bar) = part.bars.observe(part.outcomes.last_ms(), ingest_ms)
+        {
+            part.bars.add(bar);
+            self.aside.bars.push((record.partition, bar));
+            self.metrics.gap(&self.model, record.partition, &bar);
+        }
+        part.side_mut(record.kind).pass(record.offset, ingest_ms);
+        self.heard.insert((record.kind, record.partition), Instant::now());
+    }
+
+    fn hold(&mut self, record: &Record, why: &str) {
+        self.feed.pause(record.kind, record.partition, record.offset);
+        if let Some(part) = self.partitions.get_mut(&record.partition) {
+            part.side_mut(record.kind).waits_for = Some(record.offset);
+        }
+        let retry = Instant::now() + SCHEMA_RETRY;
+        let first = self.held.insert((record.kind, record.partition), retry).is_none();
+        self.metrics.partition_waits(&self.model, record.kind, record.partition, record.offset, why, first);
+    }
+
+    /// Lets partitions that waited long enough try again.
+    pub(crate) fn release_held(&mut self) -> Result<(), PipelineError> {
+        let now = Instant::now();
+        for ((kind, number), retry) in &mut self.held {
+            let Some(side) = self.partitions.get_mut(number).map(|part| part.side_mut(*kind)) else { continue };
+            if *retry <= now && let Some(offset) = side.waits_for.take() {
+                self.feed.assign(*kind, *number, offset)?;
+                *retry = now + SCHEMA_RETRY;
+            }
+        }
+        Ok(())
+    }
+
+    async fn land(&mut self, record: &Record, ingest_ms: i64) -> Result<Landed, PipelineError> {
+        if record.time_by_log && !self.config.writer_keeps_time() {
+            let ahead_ms = record.time_ms - now_ms();
+            if ahead_ms > CLOCK_AHEAD_MAX_MS {
+                return Ok(Landed::Waits(format!("appended {ahead_ms} ms ahead of this machine's clock")));
+            }
+        }
+        if record.tick {
+            return Ok(Landed::Passed);
+        }
+        let Some(value) = record.value.as_deref() else {
+            self.bury(record, ingest_ms, "no_value", "the record has no value".to_owned());
+            return Ok(Landed::Passed);
+        };
+        let Some((schema_id, datum)) = wire::unframe(value) else {
+            let detail = "the value does not begin with a zero byte and a schema id".to_owned();
+            self.bury(record, ingest_ms, "not_framed", detail);
+            return Ok(Landed::Passed);
+        };
+        let known = self.contracts.knows(record.kind, schema_id);
+        let schema = match self.contracts.schema(record.kind, schema_id).await {
+            Ok(schema) => schema,
+            Err(SchemaFault::Wait(why)) => return Ok(Landed::Waits(format!("schema id {schema_id}: {why}"))),
+            Err(SchemaFault::Unusable(why)) => {
+                self.bury(record, ingest_ms, "unusable_schema", format!("schema id {schema_id}: {why}"));
+                return Ok(Landed::Passed);
+            }
+        };
+        if !known {
+            self.widen(&schema.contract).await?;
+        }
+        let keys = match schema.decoder.check(datum) {
+            Ok(keys) => keys,
+            Err(error) => {
+                self.bury(record, ingest_ms, "undecodable", format!("schema id {schema_id}: {error}"));
+                return Ok(Landed::Passed);
+            }
+        };
+        let home = partition::of(keys.prediction_id.as_bytes(), self.partition_count);
+        if home != record.partition {
+            self.feed.reroute(record, home).await?;
+            self.metrics.rerouted(&self.model, record.kind, record.partition, home);
+            return Ok(Landed::Passed);
+        }
+        if let Err((reason, detail)) = examine(&schema.contract, record.kind, &keys, ingest_ms) {
+            self.bury(record, ingest_ms, reason, detail);
+            return Ok(Landed::Passed);
+        }
+        let origin = Origin {
+            ingest_time_ms: ingest_ms,
+            partition: record.partition,
+            offset: record.offset,
+            producer_id: record.producer_id.as_deref(),
+            producer_seq: record.producer_seq,
+        };
+        let landing = self.landings.get_mut(record.kind);
+        if record.kind == Kind::Outcomes {
+            let statement = schema.decoder.statement(datum, &origin).map_err(PipelineError::decode)?;
+            landing.statements.push((keys.prediction_id, statement));
+        }
+        landing.rows.push(&schema.decoder, datum, &origin);
+        if landing.rows.len() >= ROWS_PER_BATCH {
+            landing.cut()?;
+        }
+        self.aside.touch();
+        self.metrics.landed(&self.model, record.kind);
+        Ok(Landed::Passed)
+    }
+
+    fn bury(&mut self, record: &Record, ingest_ms: i64, reason: &'static str, detail: String) {
+        let topic = wire::topic(&self.config.log.prefix, &self.model, record.kind);
+        self.metrics.dead_letter(&self.model, record.kind, record.partition, record.offset, reason);
+        self.aside.dead_letters.push(DeadLetter::new(&self.model, topic, record, ingest_ms, reason, detail));
+        self.aside.touch();
+    }
+
+    /// Gives the tables the columns of a contract that is met for the first time, before its first row.
+    async fn widen(&mut self, contract: &Contract) -> Result<(), PipelineError> {
+        use flywheel_schemas::table;
+        for (kind, spec) in
+            [(Kind::Predictions, table::predictions(contract)), (Kind::Outcomes, table::outcomes(contract))]
+        {
+            let table = self.warehouse.table(&spec, &[]).await?;
+            self.landings.get_mut(kind).replace_table(table)?;
+        }
+        self.training = self.warehouse.table(&table::training(contract), &[]).await?;
+        Ok(())
+    }
+
+    /// Whether there is a reason to commit now.
+    pub(crate) fn is_due(&self) -> bool {
+        let interval = Duration::from_millis(self.config.commit.interval_ms);
+        let bytes = self.landings.predictions.bytes() + self.landings.outcomes.bytes() + self.aside.bytes();
+        if bytes >= self.config.commit.bytes || self.aside.since.is_some_and(|since| since.elapsed() >= interval) {
+            return true;
+        }
+        // A tick that has passed waits for the progress alone: early where nothing more is coming, else once an interval.
+        let waits = self.partitions.values().any(|part| part.waiting_ms().is_some());
+        waits && (self.quiet || self.committed.elapsed() >= interval)
+    }
+
+    /// Commits what was read: first what the raw tables do not keep, then each raw table, then the index.
+    pub(crate) async fn commit(&mut self) -> Result<(), PipelineError> {
+        self.keep_aside().await?;
+        for kind in [Kind::Outcomes, Kind::Predictions] {
+            self.commit_raw(kind).await?;
+        }
+        self.aside.since = None;
+        self.committed = Instant::now();
+        Ok(())
+    }
+
+    async fn keep_aside(&mut self) -> Result<(), PipelineError> {
+        if !self.aside.dead_letters.is_empty() {
+            crate::letters::append(&mut self.dead_letter, &self.aside.dead_letters).await?;
+            self.aside.dead_letters.clear();
+        }
+        if !self.aside.bars.is_empty() {
+            crate::letters::append_bars(&mut self.seal_log, &self.model, &self.aside.bars).await?;
+            self.aside.bars.clear();
+        }
+        Ok(())
+    }
+
+    async fn commit_raw(&mut self, kind: Kind) -> Result<(), PipelineError> {
+        let mut from = BTreeMap::new();
+        let mut to = BTreeMap::new();
+        for (number, part) in &self.partitions {
+            let side = part.side(kind);
+            if let Some(read) = side.read.filter(|read| side.landed != Some(*read)) {
+                from.insert(*number, side.landed.unwrap_or(Mark::NONE));
+                to.insert(*number, read);
+            }
+        }
+        if to.is_empty() {
+            return Ok(());
+        }
+        let landing = self.landings.get_mut(kind);
+        landing.cut()?;
+        let mut writer = landing.table.writer()?;
+        for batch in &landing.batches {
+            writer.write(batch).await?;
+        }
+        let files = writer.close().await?;
+        match landing.table.commit(files, &from, &to, &self.cluster, &[]).await? {
+            Outcome::Committed => {
+                if kind == Kind::Outcomes {
+                    let stamp: BTreeMap<i32, i64> = to.iter().map(|(number, mark)| (*number, mark.next)).collect();
+                    self.index.apply(&landing.statements, &stamp)?;
+                }
+                self.metrics.committed(&self.model, landing.table.name(), landing.batches.iter().map(RecordBatch::num_rows).sum());
+                landing.clear();
+                for (number, mark) in to {
+                    if let Some(part) = self.partitions.get_mut(&number) {
+                        part.side_mut(kind).landed = Some(mark);
+                    }
+                    self.feed.landed(kind, number, mark.next);
+                }
+            }
+            Outcome::Fenced(recorded) => {
+                landing.clear();
+                self.metrics.fenced(&self.model, self.landings.get(kind).table.name());
+                for number in to.into_keys() {
+                    self.rewind(kind, number, recorded.get(&number).copied())?;
+                }
+                if kind == Kind::Outcomes {
+                    self.catch_up().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a partition again from what the table has recorded: another joiner landed what this one held.
+    fn rewind(&mut self, kind: Kind, number: i32, recorded: Option<Mark>) -> Result<(), PipelineError> {
+        if let Some(part) = self.partitions.get_mut(&number) {
+            *part.side_mut(kind) = crate::partition::Side::new(recorded);
+            self.feed.assign(kind, number, recorded.map_or(-1, |mark| mark.next))?;
+        }
+        Ok(())
+    }
+}
+
+/// The two raw tables.
+pub(crate) struct Landings {
+    pub predictions: Landing,
+    pub outcomes: Landing,
+}
+
+impl Landings {
+    pub fn get(&self, kind: Kind) -> &Landing {
+        match kind {
+            Kind::Predictions => &self.predictions,
+            Kind::Outcomes => &self.outcomes,
+        }
+    }
+
+    pub fn get_mut(&mut self, kind: Kind) -> &mut Landing {
+        match kind {
+            Kind::Predictions => &mut self.predictions,
+            Kind::Outcomes => &mut self.outcomes,
+        }
+    }
+}
+
+/// Whether the ids and times of a well-formed record hold together.
+fn examine(contract: &Contract, kind: Kind, keys: &Keys, ingest_ms: i64) -> Result<(), (&'static str, String)> {
+    let event_ms = keys.event_time_us.div_euclid(1000);
+    if contract.ids == Ids::Minted {
+        let id_ms = uuid::Uuid::try_parse(&keys.prediction_id).ok().as_ref().and_then(id::time_ms);
+        match (id_ms, kind) {
+            (None, _) => return Err(("invalid_id", "prediction_id is no UUIDv7".to_owned())),
+            (Some(id_ms), Kind::Predictions) if id_ms * 1000 != keys.event_time_us => {
+                let detail = format!("the id is of {id_ms} ms, event_time is {} µs", keys.event_time_us);
+                return Err(("id_time_mismatch", detail));
+            }
+            _ => {}
+        }
+    }
+    if kind == Kind::Predictions && event_ms - ingest_ms > AHEAD_MAX_MS {
+        return Err(("event_time_ahead", format!("event_time is {} ms after the log received it", event_ms - ingest_ms)));
+    }
+    Ok(())
+}
+
+fn now_ms() -> i64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,219 @@
+//! What the joiner says of itself: one function per event, which writes its log line and moves its metric together.
+//!
+//! | metric | labels | meaning |
+//! |---|---|---|
+//! | `flywheel_joiner_landed_rows_total` | model, kind | records that became a row of a batch |
+//! | `flywheel_joiner_dead_letters_total` | model, reason | records that could not be landed |
+//! | `flywheel_joiner_rerouted_total` | model | records appended to the partition that their key belongs to |
+//! | `flywheel_joiner_committed_rows_total` | table | rows in committed snapshots |
+//! | `flywheel_joiner_commits_total` | table | snapshots committed |
+//! | `flywheel_joiner_fenced_total` | table | batches given up because another joiner had landed them |
+//! | `flywheel_joiner_gaps_total` | model | gaps in an outcome partition, which bar ticks |
+//! | `flywheel_joiner_partitions` | model | partitions that this joiner owns |
+//! | `flywheel_joiner_partition_waits` | model, partition | 1 while a partition waits for a schema or a clock |
+//! | `flywheel_joiner_sealed_through_seconds` | model, partition | last tick done, seconds since the epoch |
+//! | `flywheel_joiner_failures_total` | model | failed turns, each tried again |
+//! | `flywheel_joiner_side_failures_total` | topic | failed appends of ledger or dead letters, each tried again |
+//! | `flywheel_joiner_side_skipped_total` | table | records of a side topic that could not be read |
+//!
+//! ERROR means that data is at risk or a person is needed; what passes by itself is WARN.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use flywheel_schemas::wire::Kind;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::bar::Bar;
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfModel {
+    model: String,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfKind {
+    model: String,
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfReason {
+    model: String,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfPartition {
+    model: String,
+    partition: i32,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfTable {
+    table: String,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfTopic {
+    topic: String,
+}
+
+/// Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    registry: Arc<Registry>,
+    landed: Family<OfKind, Counter>,
+    dead_letters: Family<OfReason, Counter>,
+    rerouted: Family<OfModel, Counter>,
+    committed_rows: Family<OfTable, Counter>,
+    commits: Family<OfTable, Counter>,
+    fenced: Family<OfTable, Counter>,
+    gaps: Family<OfModel, Counter>,
+    partitions: Family<OfModel, Gauge>,
+    waits: Family<OfPartition, Gauge>,
+    sealed_through: Family<OfPartition, Gauge<f64, AtomicU64>>,
+    failures: Family<OfModel, Counter>,
+    side_failures: Family<OfTopic, Counter>,
+    side_skipped: Family<OfTable, Counter>,
+}
+
+impl Metrics {
+    pub fn new() -> Metrics {
+        let mut registry = Registry::with_prefix("flywheel_joiner");
+        let mut metrics = Metrics {
+            registry: Arc::new(Registry::default()),
+            landed: Family::default(),
+            dead_letters: Family::default(),
+            rerouted: Family::default(),
+            committed_rows: Family::default(),
+            commits: Family::default(),
+            fenced: Family::default(),
+            gaps: Family::default(),
+            partitions: Family::default(),
+            waits: Family::default(),
+            sealed_through: Family::default(),
+            failures: Family::default(),
+            side_failures: Family::default(),
+            side_skipped: Family::default(),
+        };
+        registry.register("landed_rows", "Records that became a row of a batch", metrics.landed.clone());
+        registry.register("dead_letters", "Records that could not be landed", metrics.dead_letters.clone());
+        registry.register("rerouted", "Records appended to the partition of their key", metrics.rerouted.clone());
+        registry.register("committed_rows", "Rows in committed snapshots", metrics.committed_rows.clone());
+        registry.register("commits", "Snapshots committed", metrics.commits.clone());
+        registry.register("fenced", "Batches that another joiner had landed", metrics.fenced.clone());
+        registry.register("gaps", "Gaps in an outcome partition", metrics.gaps.clone());
+        registry.register("partitions", "Partitions owned", metrics.partitions.clone());
+        registry.register("partition_waits", "1 while a partition waits", metrics.waits.clone());
+        registry.register("sealed_through_seconds", "Last tick done", metrics.sealed_through.clone());
+        registry.register("failures", "Failed turns", metrics.failures.clone());
+        registry.register("side_failures", "Failed appends of side topics", metrics.side_failures.clone());
+        registry.register("side_skipped", "Unreadable records of side topics", metrics.side_skipped.clone());
+        metrics.registry = Arc::new(registry);
+        metrics
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    pub fn render(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    pub fn landed(&self, model: &str, kind: Kind) {
+        self.landed.get_or_create(&OfKind { model: model.to_owned(), kind: kind.name() }).inc();
+    }
+
+    pub fn dead_letter(&self, model: &str, kind: Kind, partition: i32, offset: i64, reason: &'static str) {
+        tracing::warn!(model, kind = kind.name(), partition, offset, reason, "record put into the dead letters");
+        self.dead_letters.get_or_create(&OfReason { model: model.to_owned(), reason }).inc();
+    }
+
+    pub fn rerouted(&self, model: &str, kind: Kind, from: i32, to: i32) {
+        tracing::debug!(model, kind = kind.name(), from, to, "record appended to the partition of its key");
+        self.rerouted.get_or_create(&of(model)).inc();
+    }
+
+    pub fn committed(&self, model: &str, table: &str, rows: usize) {
+        tracing::debug!(model, table, rows, "snapshot committed");
+        let of = OfTable { table: table.to_owned() };
+        self.committed_rows.get_or_create(&of).inc_by(rows as u64);
+        self.commits.get_or_create(&of).inc();
+    }
+
+    pub fn fenced(&self, model: &str, table: &str) {
+        tracing::info!(model, table, "batch given up: another joiner has landed it");
+        self.fenced.get_or_create(&OfTable { table: table.to_owned() }).inc();
+    }
+
+    pub fn gap(&self, model: &str, partition: i32, bar: &Bar) {
+        match bar.after_ms {
+            None => tracing::debug!(model, partition, through_ms = bar.through_ms, "ticks before the first outcome record are barred"),
+            Some(after_ms) => {
+                tracing::warn!(model, partition, after_ms, through_ms = bar.through_ms, "gap in the outcomes: ticks barred");
+                self.gaps.get_or_create(&of(model)).inc();
+            }
+        }
+    }
+
+    pub fn partitions(&self, model: &str, count: usize) {
+        tracing::info!(model, partitions = count, "partitions owned");
+        self.partitions.get_or_create(&of(model)).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Said once per wait; `first` is whether this is its beginning.
+    pub fn partition_waits(&self, model: &str, kind: Kind, partition: i32, offset: i64, why: &str, first: bool) {
+        if first {
+            tracing::error!(model, kind = kind.name(), partition, offset, why, "partition waits; the others go on");
+        }
+        self.waits.get_or_create(&OfPartition { model: model.to_owned(), partition }).set(1);
+    }
+
+    pub fn partition_goes_on(&self, model: &str, kind: Kind, partition: i32) {
+        tracing::info!(model, kind = kind.name(), partition, "partition goes on");
+        self.waits.get_or_create(&OfPartition { model: model.to_owned(), partition }).set(0);
+    }
+
+    pub fn sealed_through(&self, model: &str, partition: i32, tick_ms: i64) {
+        let of = OfPartition { model: model.to_owned(), partition };
+        self.sealed_through.get_or_create(&of).set(tick_ms as f64 / 1000.0);
+    }
+
+    pub fn caught_up(&self, model: &str, partition: i32, offsets: i64) {
+        tracing::info!(model, partition, offsets, "outcome index caught up from the table");
+    }
+
+    pub fn pipeline_failed(&self, model: &str, error: &str, passing: bool, retry: Duration) {
+        let retry_ms = retry.as_millis();
+        if passing {
+            tracing::warn!(model, error, retry_ms, "landing interrupted; tried again");
+        } else {
+            tracing::error!(model, error, retry_ms, "landing stopped; tried again, but a person is needed");
+        }
+        self.failures.get_or_create(&of(model)).inc();
+    }
+
+    pub fn side_failed(&self, topic: &str, error: &str) {
+        tracing::warn!(topic, error, "side topic interrupted; tried again");
+        self.side_failures.get_or_create(&OfTopic { topic: topic.to_owned() }).inc();
+    }
+
+    pub fn side_skipped(&self, table: &str, partition: i32, offset: i64, why: &str) {
+        tracing::error!(table, partition, offset, why, "record of a side topic cannot be read and is left out");
+        self.side_skipped.get_or_create(&OfTable { table: table.to_owned() }).inc();
+    }
+
+    pub fn source_failed(&self, error: &str) {
+        tracing::error!(error, "membership of the group failed");
+    }
+}
+
+fn of(model: &str) -> OfModel {
+    OfModel { model: model.to_owned() }
+}

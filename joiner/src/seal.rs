@@ -1,0 +1,379 @@
+//! Sealing: at each tick, exactly the predictions whose `as_of` it is get their base row.
+//!
+//! For a partition let D be the last open tick at or before the last tick done, and R the last open tick at or before
+//! the last tick that the landed records have passed. With `close` = event time + what the contract says, a copy of a
+//! prediction that was ingested at i has `as_of ≤ R` exactly if `close ≤ R` and `i + drain < R`; and it was sealed
+//! before exactly if the same holds of D. So the predictions that are due lie in one slice of the raw table: those
+//! that close in (D, R], by event time, and late ones, by ingest time. Of the copies of an id the first one,
+//! least (i, offset), decides. All copies share the event time, so the slice by event time shows them all; for late
+//! ones their event times are looked at once more.
+//!
+//! All ticks that are ready are one scan, one join, one file and one commit, over all partitions of this joiner. The
+//! commit's compare-and-set is on the last tick done of each partition, so no two joiners seal a tick.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, TimestampMicrosecondArray};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{Field, Schema};
+use flywheel_schemas::contract::Contract;
+use futures::TryStreamExt;
+
+use crate::decode::LabelColumns;
+use crate::label;
+use crate::pipeline::{Pipeline, PipelineError};
+use crate::table::{Mark, Outcome, Predicate};
+
+/// No event time is earlier (0001-01-01), in milliseconds: decoding refuses what is.
+const EARLIEST_MS: i64 = -62_135_596_800_000;
+
+/// Rows that are sealed in one commit at most, so that a long absence does not fill the memory. Above it fewer ticks
+/// are taken at once, down to one.
+const ROWS_MAX: usize = 400_000;
+
+/// The ticks of one partition that are sealed together: open ticks in (`done`, `ready`].
+struct Span {
+    /// Last open tick at or before the last tick done; none where nothing was ever sealed.
+    done: Option<i64>,
+    /// Last open tick at or before the tick up to which is sealed; none where all of them are barred.
+    ready: Option<i64>,
+    /// That tick itself, open or not.
+    through: i64,
+}
+
+/// A copy of a prediction that is due.
+struct Due {
+    as_of_ms: i64,
+    contract: Arc<Contract>,
+}
+
+/// The columns by which a copy is judged, of one batch.
+struct Copies<'a> {
+    ids: &'a arrow::array::StringArray,
+    event_times: &'a TimestampMicrosecondArray,
+    ingest_times: &'a TimestampMicrosecondArray,
+    partitions: &'a arrow::array::Int32Array,
+    offsets: &'a arrow::array::Int64Array,
+    versions: &'a arrow::array::Int32Array,
+    exposures: &'a arrow::array::StringArray,
+}
+
+/// The first copy of an id, as far as it was seen: ingest time and offset, and what else is needed of it.
+#[derive(Clone, Copy)]
+struct First {
+    ingest_ms: i64,
+    offset: i64,
+    event_ms: i64,
+    partition: i32,
+    version: i32,
+}
+
+impl Pipeline {
+    /// Seals all ticks that what is landed has passed. Returns whether any tick was done.
+    pub(crate) async fn seal(&mut self) -> Result<bool, PipelineError> {
+        let mut any = false;
+        // Each turn moves at least one partition by at least one tick, or ends.
+        loop {
+            let goals: BTreeMap<i32, i64> =
+                self.partitions.iter().filter_map(|(number, part)| Some((*number, part.ready_ms()?))).collect();
+            if goals.is_empty() {
+                return Ok(any);
+            }
+            if !self.seal_through(goals).await? {
+                return Ok(any);
+            }
+            any = true;
+        }
+    }
+
+    /// Seals up to the given ticks, or up to earlier ones where that would be too many rows. False where another
+    /// joiner did so meanwhile.
+    async fn seal_through(&mut self, mut goals: BTreeMap<i32, i64>) -> Result<bool, PipelineError> {
+        let mut rows_max = Some(ROWS_MAX);
+        // Each turn halves the ticks of a partition, and the last one takes what there is.
+        loop {
+            let spans = self.spans(&goals);
+            if let Some((batches, due)) = self.due(&spans, rows_max).await? {
+                return self.write_rows(&spans, batches, due).await;
+            }
+            let mut fewer = false;
+            for (number, goal) in &mut goals {
+                let Some(part) = self.partitions.get(number) else { continue };
+                let start = part.done_ms.unwrap_or_else(|| part.bars.tick_at(self.oldest_tick(*goal)));
+                let half = part.bars.tick_at(start + (*goal - start) / 2).max(start + self.grid_ms);
+                fewer |= half < *goal;
+                *goal = half.min(*goal);
+            }
+            rows_max = fewer.then_some(ROWS_MAX);
+        }
+    }
+
+    /// Where halving starts for a partition of which nothing is done: as far back as ids can reach is too far, so a
+    /// span of the longest wait and a day.
+    fn oldest_tick(&self, goal: i64) -> i64 {
+        let longest = self.contracts.versions().map(|contract| contract.seal_ms()).max().unwrap_or(0);
+        goal - longest - 86_400_000
+    }
+
+    fn spans(&self, goals: &BTreeMap<i32, i64>) -> BTreeMap<i32, Span> {
+        let span = |(number, goal): (&i32, &i64)| {
+            let part = self.partitions.get(number)?;
+            let done = part.done_ms.and_then(|done| part.bars.last_open(done));
+            Some((*number, Span { done, ready: part.bars.last_open(*goal), through: *goal }))
+        };
+        goals.iter().filter_map(span).collect()
+    }
+
+    /// Reads the slice. None where it holds more than `rows_max` rows.
+    async fn due(
+        &self,
+        spans: &BTreeMap<i32, Span>,
+        rows_max: Option<usize>,
+    ) -> Result<Option<(Vec<RecordBatch>, HashMap<(i32, i64), Due>)>, PipelineError> {
+        let seal_ms = || self.contracts.versions().map(|contract| contract.seal_ms());
+        let (Some(least), Some(greatest)) = (seal_ms().min(), seal_ms().max()) else { return Ok(Some(Default::default())) };
+        let drain_ms = self.drain_ms;
+        let open: Vec<(&Span, i64)> = spans.values().filter_map(|span| Some((span, span.ready?))).collect();
+        let open: Vec<(&Span, i64)> = open.into_iter().filter(|(span, ready)| span.done != Some(*ready)).collect();
+        let Some(ready) = open.iter().map(|(_, ready)| *ready).max() else { return Ok(Some(Default::default())) };
+        // None, a partition of which nothing was sealed, is less than any tick.
+        let done = open.iter().map(|(span, _)| span.done).min().flatten();
+        let slice = match done {
+            None => Predicate::EventTimeBetween(EARLIEST_MS, ready - least + 1),
+            Some(done) => Predicate::Or(vec![
+                Predicate::EventTimeBetween(done - greatest + 1, ready - least + 1),
+                Predicate::And(vec![
+                    Predicate::EventTimeBetween(EARLIEST_MS, ready - least + 1),
+                    Predicate::IngestTimeFrom(done - drain_ms),
+                ]),
+            ]),
+        };
+        let columns: Vec<String> =
+            self.landings.predictions.table.arrow_schema().fields().iter().map(|field| field.name().clone()).collect();
+        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        let mut stream = Box::pin(self.landings.predictions.table.scan(&columns, slice).await?);
+        let mut batches = Vec::new();
+        let mut firsts: HashMap<String, First> = HashMap::new();
+        let mut late: HashSet<String> = HashSet::new();
+        let mut rows = 0;
+        while let Some(batch) = stream.try_next().await? {
+            let copies = Copies::of(&batch)?;
+            let mut any = false;
+            for row in 0..batch.num_rows() {
+                let Some(span) = spans.get(&copies.partitions.value(row)) else { continue };
+                let (id, copy) = (copies.ids.value(row), copies.first(row));
+                let Some(contract) = self.contracts.version(copy.version) else {
+                    return Err(PipelineError::UnknownContract { version: copy.version });
+                };
+                let close_ms = copy.event_ms + contract.seal_ms();
+                any |= span.ready.is_some_and(|ready| close_ms <= ready);
+                if span.done.is_some_and(|done| close_ms <= done) {
+                    late.insert(id.to_owned());
+                }
+                keep_first(&mut firsts, id, copy);
+            }
+            if any {
+                rows += batch.num_rows();
+                batches.push(batch);
+            }
+            if rows_max.is_some_and(|rows_max| rows > rows_max) {
+                return Ok(None);
+            }
+        }
+        drop(stream);
+        self.find_earlier_copies(&late, &mut firsts).await?;
+        Ok(Some((batches, self.choose(spans, firsts)?)))
+    }
+
+    /// For predictions that closed before the slice: whether an earlier copy of them is in the table.
+    async fn find_earlier_copies(
+        &self,
+        late: &HashSet<String>,
+        firsts: &mut HashMap<String, First>,
+    ) -> Result<(), PipelineError> {
+        let times = || late.iter().filter_map(|id| firsts.get(id)).map(|first| first.event_ms);
+        let (Some(least), Some(greatest)) = (times().min(), times().max()) else { return Ok(()) };
+        let predicate = Predicate::EventTimeBetween(least, greatest + 1);
+        let mut stream = Box::pin(self.landings.predictions.table.scan(&Copies::COLUMNS, predicate).await?);
+        while let Some(batch) = stream.try_next().await? {
+            let copies = Copies::of(&batch)?;
+            for row in 0..batch.num_rows() {
+                if late.contains(copies.ids.value(row)) {
+                    keep_first(firsts, copies.ids.value(row), copies.first(row));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Of the first copies those whose `as_of` lies in the span of their partition, by coordinates.
+    fn choose(
+        &self,
+        spans: &BTreeMap<i32, Span>,
+        firsts: HashMap<String, First>,
+    ) -> Result<HashMap<(i32, i64), Due>, PipelineError> {
+        let mut due = HashMap::new();
+        for first in firsts.into_values() {
+            let (Some(span), Some(part)) = (spans.get(&first.partition), self.partitions.get(&first.partition)) else {
+                continue;
+            };
+            let Some(contract) = self.contracts.version(first.version) else {
+                return Err(PipelineError::UnknownContract { version: first.version });
+            };
+            let as_of_ms = part.bars.as_of(first.event_ms + contract.seal_ms(), first.ingest_ms);
+            let after = part.done_ms.is_none_or(|done| as_of_ms > done);
+            if after && as_of_ms <= span.through {
+                let key = (first.partition, first.offset);
+                due.insert(key, Due { as_of_ms, contract: Arc::clone(contract) });
+            }
+        }
+        Ok(due)
+    }
+
+    /// Joins the rows that are due with their outcomes and commits them with the ticks that they complete.
+    async fn write_rows(
+        &mut self,
+        spans: &BTreeMap<i32, Span>,
+        batches: Vec<RecordBatch>,
+        due: HashMap<(i32, i64), Due>,
+    ) -> Result<bool, PipelineError> {
+        let mut writer = self.training.writer()?;
+        for batch in batches {
+            if let Some(batch) = self.join(&batch, &due)? {
+                writer.write(&batch).await?;
+            }
+        }
+        let files = writer.close().await?;
+        let from: BTreeMap<i32, Mark> =
+            spans.keys().filter_map(|number| Some((*number, tick_mark(self.partitions.get(number)?.done_ms)))).collect();
+        let to: BTreeMap<i32, Mark> =
+            spans.iter().map(|(number, span)| (*number, tick_mark(Some(span.through)))).collect();
+        let complete = self.partition_count;
+        let properties = move |marks: &BTreeMap<i32, Mark>| complete_through(marks, complete);
+        match self.training.commit_with(files, &from, &to, &self.cluster, &properties).await? {
+            Outcome::Committed => {
+                for (number, span) in spans {
+                    if let Some(part) = self.partitions.get_mut(number) {
+                        part.done_ms = Some(span.through);
+                    }
+                    self.metrics.sealed_through(&self.model, *number, span.through);
+                }
+                self.metrics.committed(&self.model, self.training.name(), due.len());
+                Ok(true)
+            }
+            Outcome::Fenced(recorded) => {
+                self.metrics.fenced(&self.model, self.training.name());
+                for number in spans.keys() {
+                    if let Some(part) = self.partitions.get_mut(number) {
+                        part.done_ms = recorded.get(number).map(|mark| mark.next);
+                    }
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// The rows of a batch that are due, with `as_of` and their labels; none where there are none.
+    fn join(
+        &self,
+        batch: &RecordBatch,
+        due: &HashMap<(i32, i64), Due>,
+    ) -> Result<Option<RecordBatch>, PipelineError> {
+        let copies = Copies::of(batch)?;
+        let row_due = |row: usize| due.get(&(copies.partitions.value(row), copies.offsets.value(row)));
+        let chosen: BooleanArray = (0..batch.num_rows()).map(|row| Some(row_due(row).is_some())).collect();
+        if chosen.true_count() == 0 {
+            return Ok(None);
+        }
+        let mut as_of = Vec::with_capacity(chosen.true_count());
+        let mut labels = LabelColumns::new(self.training.arrow_schema());
+        for row in (0..batch.num_rows()).filter(|row| chosen.value(*row)) {
+            let Some(due) = row_due(row) else { continue };
+            let statements = self.index.statements(copies.ids.value(row), due.as_of_ms)?;
+            let exposure = (!copies.exposures.is_null(row)).then(|| copies.exposures.value(row));
+            let event_time_ms = copies.event_times.value(row).div_euclid(1000);
+            let prediction = label::Prediction { event_time_ms, exposure };
+            let states = label::evaluate(&due.contract, &prediction, due.as_of_ms, &statements);
+            labels.push(&due.contract, &states);
+            as_of.push(due.as_of_ms * 1000);
+        }
+        let rows = filter_record_batch(batch, &chosen).map_err(PipelineError::decode)?;
+        let mut fields: Vec<Arc<Field>> = rows.schema().fields().iter().cloned().collect();
+        let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
+        let as_of = TimestampMicrosecondArray::from(as_of).with_timezone("+00:00");
+        let mut add = |name: String, column: ArrayRef| {
+            fields.push(Arc::new(Field::new(name, column.data_type().clone(), true)));
+            columns.push(column);
+        };
+        add("as_of".to_owned(), Arc::new(as_of));
+        for (name, column) in labels.finish() {
+            add(name, column);
+        }
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map(Some).map_err(PipelineError::decode)
+    }
+}
+
+/// What the training table records of a partition: the last tick done.
+fn tick_mark(tick_ms: Option<i64>) -> Mark {
+    tick_ms.map_or(Mark::NONE, |tick| Mark { next: tick, time_ms: tick })
+}
+
+/// The property that tells a scheduler how far the table is complete: the least tick done over all partitions, as
+/// RFC 3339; none while a partition has none.
+fn complete_through(marks: &BTreeMap<i32, Mark>, partitions: i32) -> Vec<(&'static str, String)> {
+    if marks.len() < usize::try_from(partitions).unwrap_or(usize::MAX) {
+        return Vec::new();
+    }
+    let least = marks.values().map(|mark| mark.next).min();
+    let text = least.and_then(chrono::DateTime::from_timestamp_millis).map(|time| time.to_rfc3339());
+    text.map(|text| (crate::pipeline::COMPLETE_THROUGH, text)).into_iter().collect()
+}
+
+fn keep_first(firsts: &mut HashMap<String, First>, id: &str, copy: First) {
+    match firsts.get_mut(id) {
+        None => {
+            firsts.insert(id.to_owned(), copy);
+        }
+        Some(first) if (copy.ingest_ms, copy.offset) < (first.ingest_ms, first.offset) => *first = copy,
+        Some(_) => {}
+    }
+}
+
+impl<'a> Copies<'a> {
+    const COLUMNS: [&'static str; 7] = [
+        "prediction_id",
+        "event_time",
+        "ingest_time",
+        "kafka_partition",
+        "kafka_offset",
+        "contract_version",
+        "exposure",
+    ];
+
+    fn of(batch: &'a RecordBatch) -> Result<Copies<'a>, PipelineError> {
+        fn column<'a, T: Array + 'static>(batch: &'a RecordBatch, name: &'static str) -> Result<&'a T, PipelineError> {
+            let column = batch.column_by_name(name).and_then(|column| column.as_any().downcast_ref());
+            column.ok_or(PipelineError::Column { name })
+        }
+        Ok(Copies {
+            ids: column(batch, "prediction_id")?,
+            event_times: column(batch, "event_time")?,
+            ingest_times: column(batch, "ingest_time")?,
+            partitions: column(batch, "kafka_partition")?,
+            offsets: column(batch, "kafka_offset")?,
+            versions: column(batch, "contract_version")?,
+            exposures: column(batch, "exposure")?,
+        })
+    }
+
+    fn first(&self, row: usize) -> First {
+        First {
+            ingest_ms: self.ingest_times.value(row).div_euclid(1000),
+            offset: self.offsets.value(row),
+            event_ms: self.event_times.value(row).div_euclid(1000),
+            partition: self.partitions.value(row),
+            version: self.versions.value(row),
+        }
+    }
+}
