@@ -36,7 +36,8 @@ pub enum IngestTime {
     Record,
 }
 
-#[derive(Debug, Clone)]
+// No Debug: the options may hold a password.
+#[derive(Clone)]
 pub struct TopicsConfig {
     /// `host:port,…`
     pub brokers: String,

@@ -17,7 +17,7 @@ use crate::show;
 
 pub use register::RegisterArguments;
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 pub enum Command {
     /// Check contract files and tell every fault, with its line
     Check {

@@ -12,7 +12,7 @@ use crate::register::{RegisterError, register};
 use crate::registry::{Registry, RegistryConfig};
 use crate::topics::{self, TopicsConfig, TopicsError};
 
-#[derive(Debug, Args)]
+#[derive(Args)]
 pub struct RegisterArguments {
     /// Contract files (YAML)
     #[arg(required = true)]
@@ -47,6 +47,9 @@ pub struct RegisterArguments {
     /// Option of librdkafka, such as security.protocol=SSL; may be repeated
     #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = option)]
     pub librdkafka: Vec<(String, String)>,
+    /// File of such options, one KEY=VALUE a line: the place for passwords
+    #[arg(long, value_name = "FILE")]
+    pub librdkafka_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -58,6 +61,23 @@ pub enum IngestTime {
 fn option(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+/// The options of the file, then those of the command line, which win.
+fn librdkafka(arguments: &RegisterArguments) -> Result<BTreeMap<String, String>, Failure> {
+    let mut options = BTreeMap::new();
+    if let Some(file) = &arguments.librdkafka_file {
+        let trouble = |line: usize, why: &str| Failure::Trouble(format!("{}: line {line}: {why}", file.display()));
+        let text = std::fs::read_to_string(file).map_err(|error| trouble(0, &error.to_string()))?;
+        for (number, line) in (1..).zip(text.lines().map(str::trim)) {
+            if !line.is_empty() && !line.starts_with('#') {
+                let (key, value) = option(line).map_err(|why| trouble(number, &why))?;
+                options.insert(key, value);
+            }
+        }
+    }
+    options.extend(arguments.librdkafka.iter().cloned());
+    Ok(options)
 }
 
 pub(super) async fn run(arguments: &RegisterArguments, out: &mut impl Write) -> Result<(), Failure> {
@@ -110,7 +130,7 @@ async fn register_one(
             IngestTime::Broker => topics::IngestTime::Broker,
             IngestTime::Record => topics::IngestTime::Record,
         },
-        librdkafka: arguments.librdkafka.iter().cloned().collect::<BTreeMap<_, _>>(),
+        librdkafka: librdkafka(arguments)?,
     };
     match topics::ensure(&config, &contract.model).await {
         Ok(topics) => {
