@@ -13,6 +13,8 @@ use clap::Parser;
 use serde::Serialize;
 use toml::{Table, Value};
 
+use crate::transcode::BODY_BYTES_MAX;
+
 /// The documented defaults.
 pub const DEFAULTS: &str = include_str!("config.default.toml");
 
@@ -24,7 +26,12 @@ const LIBRDKAFKA: &str = "log.librdkafka";
 
 /// The command line.
 #[derive(Debug, Parser)]
-#[command(name = "flywheel-sidecar", version, about, no_binary_name = true)]
+#[command(
+    name = "flywheel-sidecar",
+    version,
+    about = "Logs what a model served, typed and without loss",
+    no_binary_name = true
+)]
 pub struct Args {
     /// A TOML file that overrides the defaults.
     #[arg(long, value_name = "FILE", env = "FLYWHEEL_SIDECAR_CONFIG")]
@@ -171,6 +178,14 @@ impl Config {
         if faults.is_empty() { Ok(config) } else { Err(ConfigError { faults }) }
     }
 
+    /// As the command line and the environment of this process say.
+    pub fn from_args(args: &Args) -> Result<Config, ConfigError> {
+        // A name or value that is not Unicode is none of ours.
+        let env =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Config::load(args.config.as_deref(), env)
+    }
+
     /// The configuration in force, in the form of a file. Values of librdkafka options that may be secret are hidden.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).unwrap_or_else(|error| format!("# cannot be shown: {error}\n"))
@@ -211,7 +226,7 @@ impl Config {
             "listen.admin" => self.listen.admin = address(&text(value)?)?,
             "contracts.dir" => self.contracts.dir = PathBuf::from(text(value)?),
             "spool.dir" => self.spool.dir = PathBuf::from(text(value)?),
-            "spool.max_bytes" => self.spool.max_bytes = number(value, 16 << 20, u64::MAX)?,
+            "spool.max_bytes" => self.spool.max_bytes = number(value, 1 << 20, u64::MAX)?,
             "spool.accepted" => {
                 self.spool.accepted = word(value, &[("kernel", Accepted::Kernel), ("disk", Accepted::Disk)])?;
             }
@@ -226,7 +241,7 @@ impl Config {
             "registry.token_file" => self.registry.token_file = optional(value).map(PathBuf::from),
             "registry.ca_file" => self.registry.ca_file = optional(value).map(PathBuf::from),
             "registry.auto_register" => self.registry.auto_register = value.as_bool().unwrap_or_default(),
-            "limits.body_bytes" => self.limits.body_bytes = number(value, 1024, 1 << 30)?,
+            "limits.body_bytes" => self.limits.body_bytes = number(value, 1024, BODY_BYTES_MAX)?,
             "limits.batch_rows" => self.limits.batch_rows = number(value, 1, 1_000_000)?,
             "limits.connections" => self.limits.connections = number(value, 1, 1_000_000)?,
             "limits.concurrency" => self.limits.concurrency = number(value, 1, 1_000_000)?,

@@ -37,15 +37,22 @@ pub enum RecordKind {
 }
 
 impl RecordKind {
+    pub const ALL: [RecordKind; 5] =
+        [RecordKind::Prediction, RecordKind::Outcome, RecordKind::Time, RecordKind::DeadLetter, RecordKind::Ledger];
+
+    /// A word for logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            RecordKind::Prediction => "prediction",
+            RecordKind::Outcome => "outcome",
+            RecordKind::Time => "time",
+            RecordKind::DeadLetter => "dead_letter",
+            RecordKind::Ledger => "ledger",
+        }
+    }
+
     fn from_byte(byte: u8) -> Option<RecordKind> {
-        Some(match byte {
-            1 => RecordKind::Prediction,
-            2 => RecordKind::Outcome,
-            3 => RecordKind::Time,
-            4 => RecordKind::DeadLetter,
-            5 => RecordKind::Ledger,
-            _ => return None,
-        })
+        RecordKind::ALL.into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -70,10 +77,16 @@ pub struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
+    /// The length of the payload.
+    pub fn payload_bytes(&self) -> usize {
+        let traceparent = self.traceparent.unwrap_or_default();
+        HEAD_BYTES + self.key.len() + self.event_id.len() + traceparent.len() + self.datum.len()
+    }
+
     /// Appends the payload to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         let traceparent = self.traceparent.unwrap_or_default();
-        out.reserve(HEAD_BYTES + self.key.len() + self.event_id.len() + traceparent.len() + self.datum.len());
+        out.reserve(self.payload_bytes());
         out.extend_from_slice(&[FORMAT, self.kind as u8]);
         out.extend_from_slice(&self.time_ms.to_le_bytes());
         out.extend_from_slice(&self.producer_id);
@@ -211,6 +224,7 @@ mod tests {
         ] {
             let mut payload = Vec::new();
             envelope.write(&mut payload);
+            assert_eq!(payload.len(), envelope.payload_bytes());
             assert_eq!(Envelope::read(&payload), Some(envelope));
         }
     }

@@ -4,6 +4,7 @@
 //! An area is a file of this folder with an [`Area`]; [`AREAS`] lists them. `cargo run --release -p flywheel-tests
 //! --bin bench -- AREA` runs one.
 
+pub mod sidecar;
 pub mod transcode;
 
 use std::fmt;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 /// Every area, in the order in which `all` runs them.
-pub const AREAS: &[Area] = &[transcode::AREA];
+pub const AREAS: &[Area] = &[transcode::AREA, sidecar::AREA];
 
 /// A subject of measures.
 pub struct Area {

@@ -1,0 +1,103 @@
+//! Reading a request body within its bounds.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::HeaderMap;
+use axum::http::header::EXPECT;
+use futures::{FutureExt, StreamExt};
+
+use super::error::Problem;
+use crate::dead_letter::BODY_BYTES_KEPT;
+
+/// Of a body that is too large so much is read and thrown away, so that the client gets to read the answer; a client
+/// that sends more than this is cut off.
+const DRAINED_BYTES_MAX: usize = 64 << 20;
+
+/// A body, or the reason why there is none.
+#[derive(Debug)]
+pub(crate) enum Read {
+    Whole(Bytes),
+    /// More than the limit; the length that was seen, and its beginning.
+    TooLarge {
+        head: Vec<u8>,
+        bytes: usize,
+        ended: bool,
+    },
+}
+
+/// Reads `body` to its end, up to `bytes_max` bytes, within `within`.
+///
+/// # Errors
+/// 400 where it breaks off, 408 where it is too slow, 413 unread where the client asked before sending it.
+pub(crate) async fn read(headers: &HeaderMap, body: Body, bytes_max: usize, within: Duration) -> Result<Read, Problem> {
+    let announced = body.size_hint().exact().unwrap_or_default();
+    // Reading would tell such a client to go on.
+    if announced > bytes_max as u64 && headers.contains_key(EXPECT) {
+        return Err(too_large(bytes_max).closing());
+    }
+    let mut reading = Box::pin(collect(body, bytes_max));
+    // As a rule the body came with the head; then no timer is needed.
+    match (&mut reading).now_or_never() {
+        Some(read) => read,
+        None => tokio::time::timeout(within, reading).await.unwrap_or_else(|_| Err(Problem::too_slow())),
+    }
+}
+
+/// Reads a body that nobody wants, so that the client gets to read why; keeps `problem` from being overtaken by a reset
+/// connection. Where the body does not end in time and bounds, the connection does.
+pub(crate) async fn discard(body: Body, within: Duration, problem: Problem) -> Problem {
+    let mut frames = body.into_data_stream();
+    let reading = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = frames.next().await {
+            bytes += frame.len();
+            if bytes > DRAINED_BYTES_MAX {
+                return false;
+            }
+        }
+        true
+    };
+    match tokio::time::timeout(within, reading).await {
+        Ok(true) => problem,
+        _ => problem.closing(),
+    }
+}
+
+pub(crate) fn too_large(bytes_max: usize) -> Problem {
+    Problem::too_large(format!("a body has at most limits.body_bytes = {bytes_max} bytes; send smaller batches"))
+}
+
+async fn collect(body: Body, bytes_max: usize) -> Result<Read, Problem> {
+    let mut frames = body.into_data_stream();
+    let broken = |error: axum::Error| Problem::bad_request(format!("the body broke off: {error}")).closing();
+    let mut first = Bytes::new();
+    let mut joined = Vec::new();
+    while let Some(frame) = frames.next().await {
+        let frame = frame.map_err(broken)?;
+        if first.is_empty() && joined.is_empty() && frame.len() <= bytes_max {
+            first = frame;
+            continue;
+        }
+        if joined.is_empty() {
+            joined.extend_from_slice(&std::mem::take(&mut first));
+        }
+        if joined.len() + frame.len() > bytes_max {
+            let mut bytes = joined.len() + frame.len();
+            joined.extend_from_slice(&frame[..frame.len().min(BODY_BYTES_KEPT)]);
+            joined.truncate(BODY_BYTES_KEPT);
+            joined.shrink_to_fit();
+            let mut ended = true;
+            while let Some(frame) = frames.next().await {
+                bytes += frame.map_err(broken)?.len();
+                if bytes > DRAINED_BYTES_MAX {
+                    ended = false;
+                    break;
+                }
+            }
+            return Ok(Read::TooLarge { head: joined, bytes, ended });
+        }
+        joined.extend_from_slice(&frame);
+    }
+    Ok(Read::Whole(if joined.is_empty() { first } else { Bytes::from(joined) }))
+}

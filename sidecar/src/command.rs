@@ -1,0 +1,82 @@
+//! The command line: configuration, telemetry, the app, and the signals that end it.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Args, Config, LogFormat, Telemetry};
+use crate::{App, shutdown};
+
+/// The command for another binary that runs the sidecar as its child; see [`run_from_args`].
+pub fn command() -> clap::Command {
+    <Args as clap::CommandFactory>::command()
+}
+
+/// Runs the sidecar until SIGTERM or Ctrl-C. `args` are those after the name of the program. SIGHUP has the contracts
+/// read again. Exits with 0 after an orderly stop, with 1 where a task failed or it could not start, with 2 for a
+/// fault of the command line or the configuration.
+pub async fn run_from_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            // --help and --version come this way too.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let config = match Config::from_args(&args) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    if args.print_config {
+        print!("{}", config.to_toml());
+        return ExitCode::SUCCESS;
+    }
+    if let Err(error) = start_telemetry(&config.telemetry) {
+        eprintln!("telemetry.filter: {error}");
+        return ExitCode::from(2);
+    }
+    match serve(config).await {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!(%error, "the sidecar cannot start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: Config) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let requested = shutdown::requested()?;
+    let mut hangups = signal(SignalKind::hangup())?;
+    let app = App::build(config).await?;
+    tracing::info!(api = %app.address(), admin = %app.admin_address(), "listening");
+    let handle = app.handle();
+    let reloads = tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            tracing::info!("SIGHUP: reading the contracts again");
+            handle.reload().await;
+        }
+    });
+    let stopped = app.run(requested).await;
+    reloads.abort();
+    Ok(if stopped.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Logs go to standard error. Within a process that logs already this changes nothing.
+fn start_telemetry(telemetry: &Telemetry) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter = EnvFilter::try_new(&telemetry.filter)?;
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_terminal).with_writer(std::io::stderr);
+    let _ = match telemetry.format {
+        LogFormat::Text => subscriber.try_init(),
+        LogFormat::Json => subscriber.json().try_init(),
+    };
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! What requests, admin port and tasks have in common.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use flywheel_spool::Spool;
+use tokio::sync::Semaphore;
+
+use crate::config::Limits;
+use crate::dead_letter::DeadLetters;
+use crate::metrics::Metrics;
+use crate::models::Models;
+use crate::transcode::Scratch;
+
+pub(crate) struct Shared {
+    pub(crate) models: Models,
+    pub(crate) dead_letters: DeadLetters,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) replay: bool,
+    pub(crate) limits: Limits,
+    /// Requests being worked on.
+    pub(crate) requests: Semaphore,
+    pub(crate) work: WorkPool,
+    /// All spools of this process by directory name, for the gauges and for the end.
+    pub(crate) spools: RwLock<BTreeMap<String, Spool>>,
+    /// Contracts parsed, spools recovered, sockets bound; false again once it stops.
+    pub(crate) is_ready: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn spools(&self) -> Vec<(String, Spool)> {
+        let spools = self.spools.read().unwrap_or_else(PoisonError::into_inner);
+        spools.iter().map(|(name, spool)| (name.clone(), spool.clone())).collect()
+    }
+
+    pub(crate) fn add_spool(&self, name: &str, spool: Spool) {
+        self.spools.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), spool);
+    }
+
+    pub(crate) fn spool(&self, name: &str) -> Option<Spool> {
+        self.spools.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+}
+
+/// Buffers for turning one body into records.
+#[derive(Default)]
+pub(crate) struct Work {
+    pub(crate) scratch: Scratch,
+    pub(crate) datum: Vec<u8>,
+}
+
+/// A datum's buffer above this length is not kept, so that one huge row does not hold its memory.
+const DATUM_BYTES_KEPT: usize = 1 << 20;
+
+/// Buffers between requests. They are in use only while a body is transcoded, which awaits nothing: there are never
+/// more than the runtime has threads.
+#[derive(Default)]
+pub(crate) struct WorkPool {
+    idle: Mutex<Vec<Box<Work>>>,
+}
+
+impl WorkPool {
+    pub(crate) fn with<T>(&self, use_it: impl FnOnce(&mut Work) -> T) -> T {
+        let mut work = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let result = use_it(&mut work);
+        work.datum.clear();
+        work.datum.shrink_to(DATUM_BYTES_KEPT);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(work);
+        result
+    }
+}

@@ -1,0 +1,9 @@
+//! The sidecar from outside: real HTTP over TCP and a Unix socket, a folder as log and registry.
+
+mod client;
+mod contracts;
+mod intake;
+mod limits;
+mod replay;
+mod restart;
+mod sidecar;
