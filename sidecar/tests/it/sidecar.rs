@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use flywheel_schemas::log::{self, Folder, LogRecord};
+use flywheel_schemas::wire;
 use flywheel_sidecar::record::{Envelope, RecordKind};
 use flywheel_sidecar::{App, Config, Handle, Stopped};
 use flywheel_spool::Reader;
@@ -95,6 +97,24 @@ impl Place {
         letters
     }
 
+    /// What the log holds of a topic, by partition and in order there: per record its key, its CloudEvents id, the id of
+    /// its producer and its number.
+    pub fn logged(&self, topic: &str) -> Vec<Logged> {
+        let folder = Folder::new(&self.dir.path().join("log"));
+        let mut logged = Vec::new();
+        for partition in 0..folder.partition_count(topic).unwrap().unwrap_or(0) {
+            let mut reader = Reader::open(&folder.partition_dir(topic, partition), 0).unwrap();
+            loop {
+                let records = reader.read(1 << 20).unwrap();
+                if records.is_empty() {
+                    break;
+                }
+                logged.extend(records.iter().map(|record| Logged::of(&log::decode(&record.payload).unwrap())));
+            }
+        }
+        logged
+    }
+
     /// What the spool of this name holds, in order.
     pub fn records(&self, name: &str) -> Vec<Entry> {
         let mut reader = Reader::open(&self.spool(name), 0).unwrap();
@@ -133,6 +153,31 @@ impl Sidecar {
         let text = Client::tcp(self.admin).await.get("/metrics").await.text();
         let value = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
         value.map_or(0.0, |value| value.parse().unwrap())
+    }
+}
+
+/// A record of the log, for assertions.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Logged {
+    pub producer_id: String,
+    pub seq: String,
+    pub key: String,
+    pub id: String,
+}
+
+impl Logged {
+    fn of(record: &LogRecord<'_>) -> Logged {
+        let header = |name: &str| {
+            let value = record.headers.clone().find(|(found, _)| *found == name).and_then(|(_, value)| value);
+            String::from_utf8(value.unwrap_or_default().to_vec()).unwrap()
+        };
+        assert!(wire::unframe(record.value.unwrap()).is_some());
+        Logged {
+            producer_id: header(wire::PRODUCER_ID),
+            seq: header(wire::PRODUCER_SEQ),
+            key: String::from_utf8(record.key.unwrap().to_vec()).unwrap(),
+            id: header("ce_id"),
+        }
     }
 }
 

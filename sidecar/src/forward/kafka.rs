@@ -1,0 +1,335 @@
+//! The Kafka producer: one librdkafka client for all forwarders of the process.
+//!
+//! It is idempotent, waits for all in-sync replicas and never gives a record up by time: a broker that is away costs
+//! waiting, not records. Its queue is bounded; a full one hands the record back. librdkafka repeats what can be repeated
+//! and keeps the order within a partition meanwhile; what it cannot repeat comes back as a [`Failure`], whose kind is
+//! decided in [`kind_of`] and whose consequence in [`policy`](super::policy).
+//!
+//! After a fatal error the client is made anew, once for all forwarders: each notices by its failed records.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::policy::{Failure, FailureKind};
+use super::{DestinationError, LogConfig, Message, Place, Report, SendError};
+
+/// What the promises rest on; not to be set from outside. Aliases included.
+const FIXED: [(&str, &str); 4] = [
+    ("enable.idempotence", "true"),
+    ("acks", "all"),
+    // Never: a record leaves the queue when it is delivered, or cannot be.
+    ("message.timeout.ms", "0"),
+    ("partitioner", "murmur2_random"),
+];
+/// Other names of the above, and what contradicts them.
+const REFUSED: [&str; 5] =
+    ["bootstrap.servers", "metadata.broker.list", "request.required.acks", "delivery.timeout.ms", "transactional.id"];
+/// Values that may be set otherwise.
+const DEFAULTS: [(&str, &str); 6] = [
+    ("client.id", "flywheel-sidecar"),
+    ("compression.type", "zstd"),
+    ("linger.ms", "5"),
+    // The memory that a broker's absence costs, at most.
+    ("queue.buffering.max.kbytes", "65536"),
+    ("reconnect.backoff.max.ms", "1000"),
+    ("topic.metadata.refresh.interval.ms", "60000"),
+];
+/// A question about topics waits so long for its answer.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same answer serves all forwarders for so long; so often at most a missing topic is looked for.
+const METADATA_AGE: Duration = Duration::from_secs(1);
+
+type Client = ThreadedProducer<Context>;
+
+/// The producer of the process. Clones are the same one.
+#[derive(Clone)]
+pub struct Producer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: ClientConfig,
+    replay: bool,
+    current: Mutex<Generation>,
+    /// Held while topics are asked for, so that one question is under way at a time.
+    topics: tokio::sync::Mutex<Topics>,
+}
+
+#[derive(Clone)]
+struct Generation {
+    number: u64,
+    client: Client,
+}
+
+#[derive(Default)]
+struct Topics {
+    /// Partitions by topic, as of the last answer.
+    counts: HashMap<String, i32>,
+    asked: Option<Instant>,
+}
+
+impl Producer {
+    /// Makes the client; no broker need be there. `servers` is `host:port,host:port`.
+    pub fn open(servers: &str, config: &LogConfig) -> Result<Producer, DestinationError> {
+        let mut client = ClientConfig::new();
+        for (name, value) in DEFAULTS {
+            client.set(name, value);
+        }
+        for (name, value) in &config.librdkafka {
+            if REFUSED.contains(&name.as_str()) || FIXED.iter().any(|(fixed, _)| fixed == name) {
+                let what =
+                    format!("log.librdkafka: {name} is not to be set; what is accepted must not be lost or moved");
+                return Err(DestinationError::Config { what });
+            }
+            client.set(name, value);
+        }
+        for (name, value) in FIXED {
+            client.set(name, value);
+        }
+        client.set("bootstrap.servers", servers);
+        let first = create(&client).map_err(|error| DestinationError::Config {
+            what: format!("log: librdkafka refuses its configuration: {error}"),
+        })?;
+        Ok(Producer {
+            shared: Arc::new(Shared {
+                config: client,
+                replay: config.replay,
+                current: Mutex::new(Generation { number: 0, client: first }),
+                topics: tokio::sync::Mutex::default(),
+            }),
+        })
+    }
+
+    /// A lane for one forwarder.
+    pub fn lane(&self) -> Lane {
+        let (sender, reports) = mpsc::unbounded_channel();
+        Lane { current: self.current(), producer: self.clone(), topics: HashMap::new(), sender, reports }
+    }
+
+    fn current(&self) -> Generation {
+        lock(&self.shared.current).clone()
+    }
+
+    /// Makes a new client where `failed` is the current one, and gives the current one.
+    fn renew(&self, failed: u64) -> Result<Generation, KafkaError> {
+        let mut current = lock(&self.shared.current);
+        if current.number == failed {
+            let client = create(&self.shared.config)?;
+            *current = Generation { number: failed + 1, client };
+            tracing::warn!("Kafka producer made anew; records are sent again from the cursor");
+        }
+        Ok(current.clone())
+    }
+
+    /// How many partitions a topic has. All topics are asked for, since a broker may make a topic that is asked for by
+    /// name, with partitions and times that are not those of the contract.
+    async fn partitions(&self, topic: &str) -> Result<i32, Failure> {
+        let mut topics = self.shared.topics.lock().await;
+        if topics.asked.is_none_or(|asked| asked.elapsed() >= METADATA_AGE) {
+            let client = self.current().client;
+            let answer = tokio::task::spawn_blocking(move || {
+                let metadata = client.client().fetch_metadata(None, METADATA_TIMEOUT)?;
+                let counts = metadata.topics().iter().filter(|topic| topic.error().is_none());
+                Ok(counts.map(|topic| (topic.name().to_string(), topic.partitions().len() as i32)).collect())
+            });
+            let answer: Result<_, KafkaError> =
+                answer.await.map_err(|error| Failure::new(FailureKind::Passing, error.to_string()))?;
+            topics.counts = answer.map_err(|error| failure(&error))?;
+            topics.asked = Some(Instant::now());
+        }
+        topics.counts.get(topic).copied().filter(|count| *count > 0).ok_or_else(|| {
+            let cause = format!("topic {topic} is not there: register the model's contract, which makes its topics");
+            Failure::new(FailureKind::UnknownTopic, cause)
+        })
+    }
+}
+
+fn create(config: &ClientConfig) -> Result<Client, KafkaError> {
+    config.create_with_context(Context)
+}
+
+/// One forwarder's way to the producer.
+pub struct Lane {
+    producer: Producer,
+    current: Generation,
+    /// Partitions of the topics that were found.
+    topics: HashMap<String, i32>,
+    /// Reports of this lane's records: as many at most as the forwarder's window has in flight.
+    sender: mpsc::UnboundedSender<Report>,
+    reports: mpsc::UnboundedReceiver<Report>,
+}
+
+impl Lane {
+    /// How many partitions the topic has.
+    pub async fn partitions(&mut self, topic: &str) -> Result<i32, Failure> {
+        if let Some(count) = self.topics.get(topic) {
+            return Ok(*count);
+        }
+        let count = self.producer.partitions(topic).await?;
+        self.topics.insert(topic.to_string(), count);
+        Ok(count)
+    }
+
+    pub fn send(&mut self, token: u64, message: &Message<'_>) -> Result<(), SendError> {
+        let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
+        for (key, value) in message.headers {
+            headers = headers.insert(Header { key, value: *value });
+        }
+        let opaque = Box::new(Delivery { token, reports: self.sender.clone() });
+        let mut record: BaseRecord<'_, [u8], [u8], Box<Delivery>> =
+            BaseRecord::with_opaque_to(message.topic, opaque).headers(headers);
+        record.key = message.key;
+        record.payload = message.value;
+        record.timestamp = self.producer.shared.replay.then_some(message.time_ms);
+        record.partition = match message.place {
+            Place::Key => None,
+            Place::Partition(partition) => Some(partition),
+        };
+        match self.current.client.send(record) {
+            Ok(()) => Ok(()),
+            Err((error, _)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => Err(SendError::Full),
+            Err((error, _)) => {
+                let mut failure = failure(&error);
+                // Said here, and not by a broker, it is about this record alone.
+                if failure.kind == FailureKind::BatchTooLarge {
+                    failure.kind = FailureKind::TooLarge;
+                }
+                Err(SendError::Failed(self.note(failure)))
+            }
+        }
+    }
+
+    /// The next report; waits for ever where nothing is on its way. Dropping the future loses none.
+    pub async fn report(&mut self) -> Report {
+        // The lane holds a sender itself, so the channel does not end.
+        match self.reports.recv().await {
+            Some(Report { token, result }) => Report { token, result: result.map_err(|failure| self.note(failure)) },
+            None => std::future::pending().await,
+        }
+    }
+
+    /// After a failure that says so, topics are looked for again.
+    fn note(&mut self, failure: Failure) -> Failure {
+        if failure.kind == FailureKind::UnknownTopic {
+            self.topics.clear();
+        }
+        failure
+    }
+
+    /// Goes over to a new client, made by this lane or by another one before it.
+    pub async fn renew(&mut self) -> Result<(), Failure> {
+        let (producer, failed) = (self.producer.clone(), self.current.number);
+        let renewed = tokio::task::spawn_blocking(move || producer.renew(failed)).await;
+        let renewed = renewed.map_err(|error| Failure::new(FailureKind::Passing, error.to_string()))?;
+        let renewed = renewed.map_err(|error| failure(&error))?;
+        let old = std::mem::replace(&mut self.current, renewed);
+        // What the old client still reports goes nowhere. Letting go of it may wait for its thread.
+        (self.sender, self.reports) = mpsc::unbounded_channel();
+        tokio::task::spawn_blocking(move || drop(old));
+        Ok(())
+    }
+}
+
+/// What travels with a record through librdkafka.
+struct Delivery {
+    token: u64,
+    reports: mpsc::UnboundedSender<Report>,
+}
+
+/// Logs and reports of the client; called on its thread.
+struct Context;
+
+impl ClientContext for Context {
+    fn error(&self, error: KafkaError, reason: &str) {
+        // Brokers that are away are librdkafka's to try again; what is lost or needs a person shows in the reports.
+        tracing::warn!(%error, reason, "Kafka producer");
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = Box<Delivery>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, delivery: Box<Delivery>) {
+        let result = match result {
+            Ok(_) => Ok(()),
+            Err((error, _)) => Err(failure(error)),
+        };
+        // The forwarder may have gone over to another client, or be at its end.
+        let _ = delivery.reports.send(Report { token: delivery.token, result });
+    }
+}
+
+fn failure(error: &KafkaError) -> Failure {
+    let kind = error.rdkafka_error_code().map_or(FailureKind::Passing, kind_of);
+    Failure::new(kind, error.to_string())
+}
+
+/// What kind of failure each of librdkafka's codes is; what is not named here is passing.
+fn kind_of(code: RDKafkaErrorCode) -> FailureKind {
+    use RDKafkaErrorCode as Code;
+    match code {
+        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::InvalidTopic => {
+            FailureKind::UnknownTopic
+        }
+        Code::TopicAuthorizationFailed
+        | Code::ClusterAuthorizationFailed
+        | Code::TransactionalIdAuthorizationFailed
+        | Code::SaslAuthenticationFailed
+        | Code::Authentication
+        | Code::SSL => FailureKind::Denied,
+        Code::InvalidRecord
+        | Code::InvalidTimestamp
+        | Code::PolicyViolation
+        | Code::UnsupportedForMessageFormat
+        | Code::UnsupportedCompressionType
+        | Code::InvalidRequiredAcks => FailureKind::Rejected,
+        Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => FailureKind::BatchTooLarge,
+        Code::Fatal
+        | Code::GaplessGuarantee
+        | Code::OutOfOrderSequenceNumber
+        | Code::UnknownProducerId
+        | Code::InvalidProducerEpoch
+        | Code::InvalidProducerIdMapping
+        | Code::ProducerFenced
+        | Code::Fenced => FailureKind::Fatal,
+        Code::PurgeQueue | Code::PurgeInflight | Code::BrokerDestroy => FailureKind::Dropped,
+        _ => FailureKind::Passing,
+    }
+}
+
+/// A lock whose holder panicked guards plain values that are whole between statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_promises_rest_on_is_not_to_be_set() {
+        for name in ["acks", "enable.idempotence", "delivery.timeout.ms", "bootstrap.servers"] {
+            let librdkafka = [(name.to_string(), "1".to_string())].into();
+            let config = LogConfig { librdkafka, ..LogConfig::default() };
+            let error = Producer::open("127.0.0.1:1", &config).err().unwrap().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_option_is_said_at_the_start() {
+        let librdkafka = [("no.such.option".to_string(), "1".to_string())].into();
+        let config = LogConfig { librdkafka, ..LogConfig::default() };
+        let error = Producer::open("127.0.0.1:1", &config).err().unwrap().to_string();
+        assert!(error.contains("no.such.option"), "{error}");
+    }
+}
