@@ -6,7 +6,6 @@
 //! type looks in each format.
 
 pub mod contract;
-pub mod evolution;
 pub mod types;
 
 pub mod avro;
@@ -15,15 +14,5 @@ pub mod table;
 pub mod id;
 pub mod log;
 pub mod partition;
-pub mod register;
 pub mod registry;
-pub mod show;
 pub mod wire;
-
-#[cfg(feature = "kafka")]
-pub mod cli;
-#[cfg(feature = "kafka")]
-pub mod topics;
-
-#[cfg(any(test, feature = "testing"))]
-pub mod testing;

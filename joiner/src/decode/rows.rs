@@ -24,7 +24,7 @@ pub struct Rows {
     origin: OriginColumns,
     ways: Vec<(Arc<Plan>, Way)>,
     length: usize,
-    bytes: usize,
+    pub(super) bytes: usize,
     overfull: bool,
 }
 

@@ -212,7 +212,7 @@ impl<'b> Columns<'b> {
 }
 
 /// The scalar of a valid cell; none where no label has such a type.
-fn cell(array: &dyn Array, row: usize) -> Option<Scalar> {
+pub(super) fn cell(array: &dyn Array, row: usize) -> Option<Scalar> {
     Some(match array.data_type() {
         DataType::Boolean => Scalar::Boolean(array.as_boolean_opt()?.value(row)),
         DataType::Int32 => Scalar::Int(array.as_primitive_opt::<Int32Type>()?.value(row)),

@@ -50,7 +50,7 @@
 mod aggregate;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use flywheel_schemas::contract::{Contract, Label, Scalar};
 use flywheel_schemas::types::Type;

@@ -410,4 +410,4 @@ fn point_in_time(place: &Place) -> Option<PointInTime> {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;
