@@ -6,6 +6,7 @@
 //! type looks in each format.
 
 pub mod contract;
+pub mod evolution;
 pub mod types;
 
 pub mod avro;
@@ -14,5 +15,15 @@ pub mod table;
 pub mod id;
 pub mod log;
 pub mod partition;
+pub mod register;
 pub mod registry;
+pub mod show;
 pub mod wire;
+
+#[cfg(feature = "kafka")]
+pub mod cli;
+#[cfg(feature = "kafka")]
+pub mod topics;
+
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

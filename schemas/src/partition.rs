@@ -3,9 +3,9 @@
 //! Source of the function: MurmurHash2 by Austin Appleby, with the seed and the tail handling of Apache Kafka's
 //! `Utils.murmur2`.
 
-/// The partition of `key` among `count` partitions.
+/// The partition of `key` among `count` partitions, of which there is at least one.
 pub fn of(key: &[u8], count: i32) -> i32 {
-    (murmur2(key) & 0x7fff_ffff).cast_signed() % count
+    (murmur2(key) & 0x7fff_ffff).cast_signed() % count.max(1)
 }
 
 /// murmur2 of `data`, as Apache Kafka computes it.

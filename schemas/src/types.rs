@@ -133,6 +133,31 @@ impl Type {
         })
     }
 
+    /// The JSON form as JSON Schema 2020-12.
+    pub fn json_schema(&self) -> Value {
+        match self {
+            Type::Boolean => json!({"type": "boolean"}),
+            Type::Int => json!({"type": "integer", "format": "int32"}),
+            Type::Long => json!({"type": "integer", "format": "int64"}),
+            Type::Float => json!({"type": "number", "format": "float"}),
+            Type::Double => json!({"type": "number", "format": "double"}),
+            Type::Decimal { precision, scale } => {
+                let whole = precision - scale;
+                let fraction = if *scale > 0 { format!("(\\.[0-9]{{1,{scale}}})?") } else { String::new() };
+                json!({"type": "string", "pattern": format!("^-?0*[0-9]{{1,{}}}{fraction}$", whole.max(1))})
+            }
+            Type::String => json!({"type": "string"}),
+            Type::Bytes => json!({"type": "string", "contentEncoding": "base64"}),
+            Type::Date => json!({"type": "string", "format": "date"}),
+            Type::Timestamp => json!({"oneOf": [
+                {"type": "string", "format": "date-time"},
+                {"type": "integer", "format": "int64", "description": "Microseconds since the epoch"},
+            ]}),
+            Type::Uuid => json!({"type": "string", "format": "uuid"}),
+            Type::List(item) => json!({"type": "array", "items": item.json_schema()}),
+        }
+    }
+
     /// The Iceberg type by its name in the specification; a list is `list<…>`.
     pub fn iceberg(&self) -> String {
         match self {

@@ -1,5 +1,6 @@
 //! What the whole-system tests stand on: [`servers`] starts the real ones, [`readers`] asks the engines that a user
 //! would ask, [`demo`] runs the demonstration as a process, [`oracle`] says in plain SQL what must come out.
 
+pub mod bench;
 pub mod readers;
 pub mod servers;

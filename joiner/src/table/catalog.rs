@@ -116,7 +116,7 @@ impl Warehouse {
         let found = match self.catalog.list_tables(&self.namespace).await {
             Ok(found) => found,
             Err(error) if error.kind() == ErrorKind::NamespaceNotFound => Vec::new(),
-            Err(error) => return Err(TableError::iceberg("-", "listing the tables", error)),
+            Err(error) => return Err(TableError::iceberg("-", "listing tables", error)),
         };
         let mut names: Vec<String> = found.into_iter().map(|ident| ident.name).collect();
         names.sort_unstable();
@@ -156,7 +156,7 @@ impl Warehouse {
             // Whatever was done or failed, only what a new load shows is true: another may have been first, and an
             // error may hide that it was done.
             match tried {
-                Err(error) if attempt >= ATTEMPTS || !error.is_worth_a_look() => return Err(error),
+                Err(error) if attempt >= ATTEMPTS || !error.is_passing() => return Err(error),
                 _ if attempt >= 2 * ATTEMPTS => {
                     return Err(TableError::Late { table: spec.name.clone(), action: "creating", seconds: 0 });
                 }
@@ -244,13 +244,6 @@ impl Warehouse {
 enum Widened {
     Already(Box<Table>),
     Now,
-}
-
-impl TableError {
-    /// Whether another load may show that it has come out well after all.
-    fn is_worth_a_look(&self) -> bool {
-        self.kind() == super::Kind::Passing
-    }
 }
 
 /// Replaces each `X-file` by `X`.

@@ -35,7 +35,7 @@ use super::{Kind, Mark, Outcome, PROGRESS_KEY, Progress, Table, TableError};
 
 /// After this long a commit answers with its last error, so that the caller can look at what else there is to do,
 /// such as shutting down, before it calls again.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 20 });
 /// An attempt without an answer for so long has failed; catalog and store have shorter limits of their own.
 const ATTEMPT: Duration = Duration::from_secs(120);
 /// The wait before the second attempt. It doubles up to [`PAUSE_MAX`], and half of it is left to chance, so that
@@ -47,7 +47,7 @@ const INVALID_MAX: u32 = 3;
 /// Under this summary key an append is recognised.
 const APPEND_KEY: &str = "flywheel.append";
 
-/// Table properties as a function of all marks after a commit.
+/// Table properties as they follow from the marks of all partitions.
 pub type Properties<'a> = dyn Fn(&BTreeMap<i32, Mark>) -> Vec<(&'static str, String)> + Send + Sync + 'a;
 
 impl Table {
@@ -68,8 +68,7 @@ impl Table {
         self.commit_with(files, from, to, cluster, &|_| properties.to_vec()).await
     }
 
-    /// As [`Table::commit`], with table properties that follow from the marks of all partitions after the commit,
-    /// those of other owners included.
+    /// As [`Table::commit`], with properties that follow from the marks of all partitions as they are after it.
     ///
     /// # Errors
     /// As [`Table::commit`].
@@ -127,7 +126,7 @@ impl Table {
         let summary = HashMap::from([(PROGRESS_KEY.to_owned(), text.clone())]);
         let mut properties = properties(&progress.marks);
         properties.push((PROGRESS_KEY, text));
-        self.append_to_base(files.to_vec(), summary, &properties).await?;
+        self.append_to_base(files.to_vec(), summary, properties).await?;
         Ok(Outcome::Committed)
     }
 
@@ -146,7 +145,7 @@ impl Table {
         loop {
             let error = match self.refresh().await {
                 Ok(()) if has_append(self.state.metadata(), &name) => return Ok(()),
-                Ok(()) => match self.append_to_base(files.clone(), summary.clone(), &[]).await {
+                Ok(()) => match self.append_to_base(files.clone(), summary.clone(), Vec::new()).await {
                     Ok(()) => return Ok(()),
                     Err(error) => error,
                 },
@@ -161,7 +160,7 @@ impl Table {
         &mut self,
         files: Vec<DataFile>,
         summary: HashMap<String, String>,
-        properties: &[(&str, String)],
+        properties: Vec<(&'static str, String)>,
     ) -> Result<(), TableError> {
         let failed = |error| TableError::iceberg(self.name(), "committing", error);
         let transaction = Transaction::new(&self.state);
@@ -173,9 +172,9 @@ impl Table {
             .add_data_files(files);
         let mut transaction = append.apply(transaction).map_err(failed)?;
         if !properties.is_empty() {
-            let update = properties.iter().fold(transaction.update_table_properties(), |update, (key, value)| {
-                update.set((*key).to_owned(), value.clone())
-            });
+            let update = properties
+                .into_iter()
+                .fold(transaction.update_table_properties(), |update, (key, value)| update.set(key.to_owned(), value));
             transaction = update.apply(transaction).map_err(failed)?;
         }
         let fence = Fence::new(self.catalog.clone(), self.state.clone());

@@ -42,11 +42,6 @@ pub enum TableError {
 }
 
 impl TableError {
-    /// Whether it passes without a person.
-    pub fn is_passing(&self) -> bool {
-        self.kind() == Kind::Passing
-    }
-
     pub fn kind(&self) -> Kind {
         match self {
             TableError::Iceberg { kind, .. } => *kind,
@@ -59,6 +54,11 @@ impl TableError {
             | TableError::Bounds { .. }
             | TableError::Arrow { .. } => Kind::Parked,
         }
+    }
+
+    /// Whether another try may do.
+    pub fn is_passing(&self) -> bool {
+        self.kind() == Kind::Passing
     }
 
     pub(super) fn iceberg(table: &str, action: &'static str, error: iceberg::Error) -> TableError {

@@ -27,7 +27,14 @@ impl Table {
     pub async fn expire(&mut self) -> Result<usize, TableError> {
         self.refresh().await?;
         let now_ms = chrono::Utc::now().timestamp_millis();
-        let Some(cutoff_ms) = cutoff(self.state.metadata(), now_ms) else { return Ok(0) };
+        match cutoff(self.state.metadata(), now_ms) {
+            Some(cutoff_ms) => self.expire_before(cutoff_ms).await,
+            None => Ok(0),
+        }
+    }
+
+    /// Of the state that was loaded last.
+    pub(super) async fn expire_before(&mut self, cutoff_ms: i64) -> Result<usize, TableError> {
         let failed = |error| TableError::iceberg(self.name(), "expiring snapshots", error);
         let transaction = Transaction::new(&self.state);
         let transaction = transaction

@@ -51,7 +51,7 @@ impl LocationGenerator for Location {
     }
 }
 
-/// Appends `text`, percent-encoded. Dots at its start are encoded too: no part is ever `.` or `..`.
+/// Appends `text`, percent-encoded. Only a dot after a letter, a digit, `-` or `_` stays: no part is ever `.` or `..`.
 fn encode(text: &str, out: &mut String) {
     let mut inner = false;
     for byte in text.bytes() {
@@ -63,7 +63,7 @@ fn encode(text: &str, out: &mut String) {
                 let _ = write!(out, "%{byte:02X}");
             }
         }
-        inner = byte != b'.';
+        inner = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     }
 }
 

@@ -39,6 +39,7 @@ use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::{Catalog, Runtime};
 
 pub use catalog::{CatalogConfig, Warehouse};
+pub use commit::Properties;
 pub use error::{Kind, TableError};
 pub use iceberg::spec::DataFile;
 pub use progress::{KEY as PROGRESS_KEY, Mark, Progress};

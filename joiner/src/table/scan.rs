@@ -24,6 +24,10 @@ pub enum Predicate {
     All,
     /// `event_time` from the first, before the second.
     EventTimeBetween(i64, i64),
+    /// `event_time` at or after.
+    EventTimeFrom(i64),
+    /// `event_time` before.
+    EventTimeBefore(i64),
     /// `ingest_time` from the first, before the second.
     IngestTimeBetween(i64, i64),
     /// `ingest_time` at or after.
@@ -50,6 +54,8 @@ impl Predicate {
         match self {
             Predicate::All => expr::Predicate::AlwaysTrue,
             Predicate::EventTimeBetween(from_ms, before_ms) => between("event_time", *from_ms, *before_ms),
+            Predicate::EventTimeFrom(from_ms) => Reference::new("event_time").greater_than_or_equal_to(time(*from_ms)),
+            Predicate::EventTimeBefore(before_ms) => Reference::new("event_time").less_than(time(*before_ms)),
             Predicate::IngestTimeBetween(from_ms, before_ms) => between("ingest_time", *from_ms, *before_ms),
             Predicate::IngestTimeFrom(from_ms) => {
                 Reference::new("ingest_time").greater_than_or_equal_to(time(*from_ms))

@@ -220,4 +220,14 @@ impl Writer {
     fn failed(&self, error: iceberg::Error) -> TableError {
         TableError::iceberg(&self.table, "writing rows", error)
     }
+
+    #[cfg(test)]
+    pub(super) async fn flush_for_tests(&mut self) {
+        self.flush().await.unwrap();
+    }
+
+    #[cfg(test)]
+    pub(super) fn open_for_tests(&self) -> usize {
+        self.open.len()
+    }
 }

@@ -23,7 +23,7 @@ pub(super) fn parse(text: &str) -> Result<i64, String> {
 }
 
 /// The duration in the greatest unit that holds it exactly.
-pub(super) fn format(ms: i64) -> String {
+pub fn format(ms: i64) -> String {
     let (unit, factor) = UNITS.iter().rev().find(|(_, factor)| ms % factor == 0).unwrap_or(&UNITS[0]);
     if ms == 0 { "0s".to_owned() } else { format!("{}{unit}", ms / factor) }
 }

@@ -58,6 +58,13 @@ impl Contract {
     }
 }
 
+impl Label {
+    /// The label as it stands in the contract's JSON.
+    pub fn to_json(&self) -> Value {
+        label(self)
+    }
+}
+
 /// A finite number, as a JSON integer where it is whole: some registries write `1.0` back as `1`.
 pub(super) fn number(number: f64) -> Value {
     let negative_zero = number == 0.0 && number.is_sign_negative();

@@ -10,6 +10,7 @@ mod place;
 mod rules;
 mod scalar;
 
+pub use duration::format as format_duration;
 pub use fault::Fault;
 pub use parse::Checked;
 
@@ -295,4 +296,10 @@ impl Contract {
     pub fn has_private_field(&self) -> bool {
         self.fields().any(|(_, field)| field.privacy != Privacy::None)
     }
+}
+
+/// A contract in which every key stands.
+#[cfg(test)]
+pub(crate) fn full_contract() -> Contract {
+    Contract::parse(parse::tests::FULL).unwrap_or_else(|faults| panic!("{faults:?}"))
 }

@@ -410,4 +410,4 @@ fn point_in_time(place: &Place) -> Option<PointInTime> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

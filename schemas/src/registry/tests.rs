@@ -47,7 +47,8 @@ async fn a_look_up_compares_what_the_text_says() {
     let root = tempfile::tempdir().unwrap();
     let registry = directory(root.path());
     let id = registry.register(SUBJECT, &record(&field("a", "long"))).await.unwrap();
-    let other_order = r#"{ "fields": [{"type": ["null", "long"], "default": null, "name": "a"}], "name": "m", "type": "record" }"#;
+    let other_order =
+        r#"{ "fields": [{"type": ["null", "long"], "default": null, "name": "a"}], "name": "m", "type": "record" }"#;
     assert_eq!(registry.look_up(SUBJECT, other_order).await.unwrap(), Some(id));
     let other_attribute = r#"{"type":"record","name":"m","fields":[],"flywheel.contract":{}}"#;
     assert_eq!(registry.look_up(SUBJECT, other_attribute).await.unwrap(), None);
@@ -252,12 +253,8 @@ async fn a_password_is_sent_and_not_shown() {
     let file = folder.path().join("password");
     std::fs::write(&file, "hunter2\n").unwrap();
     let (url, requests) = canned(vec![(403, String::new())]).await;
-    let config = RegistryConfig {
-        url,
-        username: Some("me".to_owned()),
-        password_file: Some(file),
-        ..RegistryConfig::default()
-    };
+    let config =
+        RegistryConfig { url, username: Some("me".to_owned()), password_file: Some(file), ..RegistryConfig::default() };
     let error = Registry::open(&config).unwrap().latest(SUBJECT).await.unwrap_err();
     assert_eq!(error.kind(), RegistryErrorKind::Forbidden);
     assert!(requests.lock().unwrap()[0].contains("authorization: Basic bWU6aHVudGVyMg==\r\n"));
@@ -268,7 +265,8 @@ fn a_configuration_that_cannot_work_is_told() {
     let config = |url: &str| RegistryConfig { url: url.to_owned(), ..RegistryConfig::default() };
     let basic = RegistryConfig { username: Some("me".to_owned()), ..config("http://localhost") };
     let ca = RegistryConfig { ca_file: Some("/nowhere.pem".into()), ..config("https://localhost") };
-    for config in [config(""), config("localhost:8081"), config("http://me:hunter2@localhost"), config("file:"), basic, ca]
+    for config in
+        [config(""), config("localhost:8081"), config("http://me:hunter2@localhost"), config("file:"), basic, ca]
     {
         let error = Registry::open(&config).err().unwrap();
         assert_eq!(error.kind(), RegistryErrorKind::Setup, "{error}");
