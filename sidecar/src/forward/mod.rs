@@ -548,10 +548,9 @@ impl Forwarder {
     }
 
     fn open(&mut self, record: &Record, envelope: &Envelope<'_>) -> Opened {
-        let (window, bytes) = (&mut self.window, record.payload.len());
-        *self
-            .opened
-            .get_or_insert_with(|| Opened { token: window.open(record.sequence, bytes, Some(envelope)), copies: 0 })
+        let (window, bytes, alone) = (&mut self.window, record.payload.len(), record.sequence < self.alone_until);
+        let open = || Opened { token: window.open(record.sequence, bytes, Some(envelope), alone), copies: 0 };
+        *self.opened.get_or_insert_with(open)
     }
 
     /// Hands a record to the dead letters; the cursor passes it when it is taken there.
@@ -575,7 +574,7 @@ impl Forwarder {
         }
         let token = match self.opened {
             Some(opened) => opened.token,
-            None => self.window.open(record.sequence, record.payload.len(), envelope),
+            None => self.window.open(record.sequence, record.payload.len(), envelope, true),
         };
         self.window.give_up(token);
         Sent::Whole
@@ -591,7 +590,8 @@ impl Forwarder {
     }
 
     async fn take_report(&mut self, report: Report) {
-        let alone = self.window.sequence(report.token).is_some_and(|sequence| sequence < self.alone_until);
+        // Records that were on their way when the order was given to send alone are not alone: their batch failed.
+        let alone = self.window.is_alone(report.token);
         match report.result {
             Ok(()) => self.window.landed(report.token, true),
             Err(failure) if policy::action(failure.kind, alone) == Action::DeadLetter => {

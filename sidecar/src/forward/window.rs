@@ -18,6 +18,8 @@ struct Slot {
     /// Whether all of its copies were sent.
     whole: bool,
     failed: bool,
+    /// Nothing else was on its way with it, so that what is said about it is about it alone.
+    alone: bool,
     /// What the note needs of it.
     head: Option<Envelope<'static>>,
 }
@@ -65,8 +67,8 @@ impl Window {
         self.slots.back().map_or(self.cursor, |slot| slot.sequence + 1)
     }
 
-    /// A record is about to be sent; gives its token.
-    pub fn open(&mut self, sequence: u64, bytes: usize, envelope: Option<&Envelope<'_>>) -> u64 {
+    /// A record is about to be sent, and nothing else until it is through where it is `alone`; gives its token.
+    pub fn open(&mut self, sequence: u64, bytes: usize, envelope: Option<&Envelope<'_>>, alone: bool) -> u64 {
         let head = envelope.map(|envelope| Envelope {
             kind: envelope.kind,
             time_ms: envelope.time_ms,
@@ -77,7 +79,7 @@ impl Window {
             traceparent: None,
             datum: b"",
         });
-        self.slots.push_back(Slot { sequence, bytes, flying: 0, whole: false, failed: false, head });
+        self.slots.push_back(Slot { sequence, bytes, flying: 0, whole: false, failed: false, alone, head });
         self.bytes += bytes;
         self.first + self.slots.len() as u64 - 1
     }
@@ -124,6 +126,11 @@ impl Window {
     /// The sequence of a record on its way.
     pub fn sequence(&mut self, token: u64) -> Option<u64> {
         self.slot(token).map(|slot| slot.sequence)
+    }
+
+    /// Whether the record was sent alone.
+    pub fn is_alone(&mut self, token: u64) -> bool {
+        self.slot(token).is_some_and(|slot| slot.alone)
     }
 
     /// Takes out the next record that is wholly delivered, in order; the cursor moves behind it.
@@ -174,7 +181,7 @@ mod tests {
     }
 
     fn send(window: &mut Window, sequence: u64, copies: u32) -> u64 {
-        let token = window.open(sequence, 10, Some(&envelope(sequence)));
+        let token = window.open(sequence, 10, Some(&envelope(sequence)), false);
         (0..copies).for_each(|_| window.sent(token));
         window.close(token);
         token
