@@ -85,8 +85,9 @@ fn run() -> Result<Vec<Measure>, Box<dyn Error>> {
     bind_this_thread(1)?;
     let body = body(1, false);
     let length = body.len();
-    let request =
-        format!("POST {PATH} HTTP/1.1\r\nHost: sidecar\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
+    let request = format!(
+        "POST {PATH} HTTP/1.1\r\nHost: sidecar\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
     let mut our_load = Load::connect(ours.address, request.as_bytes())?;
     let mut empty_load = Load::connect(empty.address, request.as_bytes())?;
     our_load.sample(WARM_UP)?;
