@@ -40,6 +40,9 @@ use crate::shared::{Shared, WorkPool};
 use crate::watch::SpoolWatcher;
 use crate::{admin, api};
 
+/// How much longer than the drain a forwarder may take to persist its cursor and end.
+const FORWARDERS_GRACE: Duration = Duration::from_secs(1);
+
 /// Connections to the admin port at once: a probe, a scraper and a person.
 const ADMIN_CONNECTIONS: usize = 16;
 
@@ -271,17 +274,21 @@ impl App {
         }
         ledger.write(&shared.models.all(), ClosedBy::Shutdown).await;
         forward_stop.send_replace(true);
-        let mut unforwarded = 0;
-        while let Some(ended) = forwarders.join_next().await {
-            match ended {
-                Ok((_, remaining)) => unforwarded += remaining.records,
-                Err(error) => {
+        let joined = async {
+            while let Some(ended) = forwarders.join_next().await {
+                if let Err(error) = ended {
                     tracing::error!(%error, "a forwarder failed");
                     failed = true;
                 }
             }
+        };
+        if tokio::time::timeout(drain + FORWARDERS_GRACE, joined).await.is_err() {
+            tracing::warn!("forwarders were cut off: they did not end in time");
+            forwarders.shutdown().await;
         }
         let spools = shared.spools();
+        let left = spools.iter().map(|(_, spool)| spool.usage()).map(|usage| usage.next.saturating_sub(usage.cursor));
+        let unforwarded = left.sum();
         if let Err(error) = tokio::task::spawn_blocking(move || close(&spools)).await {
             tracing::error!(%error, "the spools were not closed");
         }
