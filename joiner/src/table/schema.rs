@@ -36,7 +36,9 @@ pub(super) fn partition(spec: &table::Table, schema: &Schema) -> iceberg::Result
     let source = schema.field_id_by_name(spec.day_of).ok_or_else(|| {
         iceberg::Error::new(iceberg::ErrorKind::DataInvalid, format!("there is no column `{}`", spec.day_of))
     })?;
+    // Iceberg's own REST server does not read a partition without a number.
     Ok(UnboundPartitionSpec::builder()
+        .with_spec_id(0)
         .add_partition_field(source, format!("{}_day", spec.day_of), Transform::Day)?
         .build())
 }
