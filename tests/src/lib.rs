@@ -2,5 +2,7 @@
 //! would ask, [`demo`] runs the demonstration as a process, [`oracle`] says in plain SQL what must come out.
 
 pub mod bench;
+pub mod demo;
+pub mod oracle;
 pub mod readers;
 pub mod servers;

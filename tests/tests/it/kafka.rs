@@ -1,0 +1,89 @@
+//! The same on real servers: Kafka, the registry, the REST catalog and S3. The tables are those of a run over local
+//! disk, row for row, by every engine.
+
+use std::path::Path;
+
+use flywheel_tests::demo::{self, Demo, on_servers};
+use flywheel_tests::oracle;
+use flywheel_tests::readers::{Python, Rows, duckdb_sql, pyiceberg, spark_sql, trino_sql};
+use flywheel_tests::servers::{Set, shared, skipped};
+
+use crate::{DEMONSTRATION, options};
+
+const DAYS: u32 = 10;
+
+/// Runs the demonstration on a set of servers to its end.
+pub fn run(set: &Set, prefix: &str, data: &Path, flights: &Path) -> String {
+    let mut arguments = options(data, flights);
+    arguments.extend(on_servers(set, prefix));
+    Demo::start(DEMONSTRATION, &arguments).unwrap().finish().unwrap()
+}
+
+/// What differs between two training tables, the four coordinates aside, by `EXCEPT` both ways in Spark and in Trino.
+pub fn differences(set: &Set, one: &str, other: &str) -> Rows {
+    let columns: Vec<String> = spark_sql(set.spark(), &format!("DESCRIBE {one}.flight_delay_training"))
+        .unwrap()
+        .into_iter()
+        .filter_map(|row| row[0].as_str().map(str::to_owned))
+        .take_while(|name| !name.is_empty() && !name.starts_with('#'))
+        .filter(|name| !["kafka_partition", "kafka_offset", "producer_id", "producer_seq"].contains(&name.as_str()))
+        .collect();
+    let columns = columns.join(", ");
+    let except = |catalog: &str, from: &str, without: &str| {
+        format!(
+            "SELECT prediction_id FROM (SELECT {columns} FROM {catalog}{from}.flight_delay_training
+             EXCEPT ALL SELECT {columns} FROM {catalog}{without}.flight_delay_training) AS difference LIMIT 10"
+        )
+    };
+    let mut rows = Rows::new();
+    for (from, without) in [(one, other), (other, one)] {
+        rows.extend(spark_sql(set.spark(), &except("", from, without)).unwrap());
+        rows.extend(trino_sql(set.trino(), &except("iceberg.", from, without)).unwrap());
+    }
+    rows
+}
+
+/// The labels of a training table by Spark, Trino, DuckDB and PyIceberg are those of the CSV.
+pub fn agrees(set: &Set, namespace: &str, flights: &Path) {
+    let python = set.python(namespace);
+    let duckdb = python.duckdb().unwrap();
+    let expected = duckdb_sql(&duckdb, &oracle::counts(&format!("({})", oracle::labels(flights)))).unwrap();
+    let counts = |table: &str| oracle::counts(&oracle::training(table));
+    assert_eq!(duckdb_sql(&duckdb, &counts("flight_delay_training")).unwrap(), expected, "DuckDB");
+    let reader = python.pyiceberg().unwrap();
+    assert_eq!(pyiceberg(&reader, "flight_delay_training", &counts("scanned")).unwrap(), expected, "PyIceberg");
+    let spark = spark_sql(set.spark(), &counts(&format!("{namespace}.flight_delay_training"))).unwrap();
+    assert_eq!(spark, expected, "Spark");
+    let trino = trino_sql(set.trino(), &counts(&format!("iceberg.{namespace}.flight_delay_training"))).unwrap();
+    assert_eq!(trino, expected, "Trino");
+    let none = Rows::new();
+    assert_eq!(duckdb_sql(&duckdb, &oracle::differences(flights, "flight_delay_training")).unwrap(), none);
+}
+
+/// Copies the training table of an embedded run into the REST catalog, so that one engine sees both.
+pub fn publish(set: &Set, namespace: &str, data: &Path) {
+    let file = data.join("training.parquet");
+    let reader = Python::local(data).pyiceberg().unwrap();
+    let copy = format!("COPY (SELECT * FROM scanned) TO '{}'", file.display());
+    pyiceberg(&reader, "flight_delay_training", &copy).unwrap();
+    spark_sql(set.spark(), &format!("CREATE NAMESPACE IF NOT EXISTS {namespace}")).unwrap();
+    let table = format!("{namespace}.flight_delay_training");
+    spark_sql(set.spark(), &format!("CREATE TABLE {table} AS SELECT * FROM parquet.`file://{}`", file.display()))
+        .unwrap();
+}
+
+#[test]
+fn the_demonstration_on_real_servers_gives_the_same_table() {
+    if skipped("the_demonstration_on_real_servers_gives_the_same_table") {
+        return;
+    }
+    let set = shared();
+    let dir = tempfile::tempdir().unwrap();
+    let flights = demo::flights(dir.path(), DAYS).unwrap();
+    let embedded = dir.path().join("embedded");
+    Demo::start(DEMONSTRATION, &options(&embedded, &flights)).unwrap().finish().unwrap();
+    publish(set, "embedded", &embedded);
+    run(set, "servers", &dir.path().join("servers"), &flights);
+    agrees(set, "servers", &flights);
+    assert_eq!(differences(set, "embedded", "servers"), Rows::new());
+}
