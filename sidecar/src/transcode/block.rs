@@ -11,7 +11,7 @@ use flywheel_schemas::types::Type;
 use super::avro::{close_array, put_bytes};
 use super::fault::{Reason, Stop};
 use super::names::Names;
-use super::reader::{Key, Reader};
+use super::reader::Reader;
 use super::value::{self, Bounds, Trouble, mismatch};
 
 /// What stands for a masked string.
@@ -80,7 +80,7 @@ impl Reader<'_, '_> {
         let mut more = self.member(true)?;
         while more {
             match self.key(next, &plan.names)? {
-                Key::Known(place) => {
+                Some(place) => {
                     let field = &plan.fields[place];
                     if self.scratch.segments[place].is_seen() {
                         let path = [plan.name, &field.name];
@@ -99,13 +99,13 @@ impl Reader<'_, '_> {
                         self.scratch.segments[place] = Segment { start, end: self.scratch.blocks.len() };
                     }
                 }
-                Key::Unknown(name) => {
+                None => {
                     let (reason, detail) = if plan.holds_labels {
                         (Reason::UnknownLabel, "the contract has no such label")
                     } else {
                         (Reason::UnknownField, "the contract has no such field in this block")
                     };
-                    self.faults.add(&[plan.name, &name], reason, detail)?;
+                    self.faults.add(&[plan.name, &self.scratch.key], reason, detail)?;
                     self.skip()?;
                 }
             }

@@ -1,24 +1,33 @@
 //! A JSON number as it was read, and the numbers it can become.
 
-/// The text of a number with what its scan found.
+use super::scanner::Scanner;
+
+/// What the scan of a number found. Its text is what the scanner has passed since `start`.
 #[derive(Debug, Default)]
-pub(super) struct Number<'b> {
-    /// Empty for a token.
-    pub text: &'b str,
+pub(super) struct Number {
+    pub start: usize,
     pub is_negative: bool,
     /// No point and no exponent.
     pub is_integer: bool,
+    pub token: Token,
     /// All digits but those of the exponent, as one integer; meaningful up to [`DIGITS_MAX`] of them.
     pub mantissa: u64,
-    pub digits: u32,
+    pub digits: usize,
     /// The value is mantissa × 10^exponent.
     pub exponent: i32,
-    /// NaN or Infinity, without its sign.
-    pub token: Option<f64>,
+}
+
+/// The numbers that have no digits.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Token {
+    #[default]
+    None,
+    NaN,
+    Infinity,
 }
 
 /// Digits that always fit into the 64 bits of a mantissa.
-const DIGITS_MAX: u32 = 19;
+const DIGITS_MAX: usize = 19;
 
 /// Powers of ten that an f64 holds exactly.
 const TENS: [f64; 23] = [
@@ -26,30 +35,54 @@ const TENS: [f64; 23] = [
     1e21, 1e22,
 ];
 
-impl Number<'_> {
+/// Powers of five that 64 bits hold.
+const FIVES: [u64; 28] = {
+    let mut fives = [1; 28];
+    let mut place = 1;
+    while place < fives.len() {
+        fives[place] = fives[place - 1] * 5;
+        place += 1;
+    }
+    fives
+};
+
+impl Number {
+    pub fn token(token: Token, is_negative: bool) -> Number {
+        Number { token, is_negative, ..Number::default() }
+    }
+
     /// The f64 nearest to the text; infinite only for a token or a text that is out of range.
     #[inline]
-    pub fn double(&self) -> f64 {
-        if let Some(token) = self.token {
-            return if self.is_negative { -token } else { token };
+    pub fn double(&self, scanner: &Scanner<'_>) -> f64 {
+        match self.token {
+            Token::None => {}
+            // The one quiet NaN, without a sign.
+            Token::NaN => return f64::NAN,
+            Token::Infinity => return if self.is_negative { f64::NEG_INFINITY } else { f64::INFINITY },
         }
-        // Clinger's fast path: mantissa and power of ten are both exact, so the one operation rounds correctly.
-        let tens = TENS.get(self.exponent.unsigned_abs() as usize);
-        if let Some(tens) = tens.filter(|_| self.digits <= DIGITS_MAX && self.mantissa <= 1 << f64::MANTISSA_DIGITS) {
-            let mantissa = self.mantissa as f64;
-            let value = if self.exponent < 0 { mantissa / tens } else { mantissa * tens };
-            return if self.is_negative { -value } else { value };
+        if self.digits <= DIGITS_MAX || self.has_few_digits(scanner) {
+            if let Some(value) = nearest(self.mantissa, self.exponent) {
+                return if self.is_negative { -value } else { value };
+            }
         }
         // The scan has checked the grammar, of which Rust's is a superset.
-        self.text.parse().unwrap_or(f64::INFINITY)
+        scanner.text_since(self.start).parse().unwrap_or(f64::INFINITY)
+    }
+
+    /// Whether the digits from the first that is not 0 fit into the mantissa.
+    fn has_few_digits(&self, scanner: &Scanner<'_>) -> bool {
+        let text = scanner.text_since(self.start).bytes();
+        let zeros = text.skip_while(|byte| *byte == b'-').take_while(|byte| matches!(byte, b'0' | b'.'));
+        self.digits <= DIGITS_MAX + zeros.filter(|byte| *byte == b'0').count()
     }
 
     /// The f32 nearest to the text, likewise.
-    pub fn float(&self) -> f32 {
+    pub fn float(&self, scanner: &Scanner<'_>) -> f32 {
         match self.token {
-            Some(token) if self.is_negative => -token as f32,
-            Some(token) => token as f32,
-            None => self.text.parse().unwrap_or(f32::INFINITY),
+            Token::None => scanner.text_since(self.start).parse().unwrap_or(f32::INFINITY),
+            Token::NaN => f32::NAN,
+            Token::Infinity if self.is_negative => f32::NEG_INFINITY,
+            Token::Infinity => f32::INFINITY,
         }
     }
 
@@ -60,5 +93,89 @@ impl Number<'_> {
             return None;
         }
         if self.is_negative { 0_i64.checked_sub_unsigned(self.mantissa) } else { i64::try_from(self.mantissa).ok() }
+    }
+}
+
+/// The f64 nearest to mantissa × 10^exponent, ties to even, for the exponents that most numbers have.
+#[inline]
+fn nearest(mantissa: u64, exponent: i32) -> Option<f64> {
+    if exponent == 0 {
+        return Some(mantissa as f64);
+    }
+    let places = exponent.unsigned_abs() as usize;
+    // Clinger's fast path ("How to read floating point numbers accurately", 1990): both factors are exact, so the one
+    // operation rounds correctly.
+    if mantissa <= 1 << f64::MANTISSA_DIGITS
+        && let Some(tens) = TENS.get(places)
+    {
+        let mantissa = mantissa as f64;
+        return Some(if exponent < 0 { mantissa / tens } else { mantissa * tens });
+    }
+    let five = *FIVES.get(places).filter(|_| exponent < 0)?;
+    Some(divide(mantissa, five, exponent))
+}
+
+/// The f64 nearest to mantissa / 10^places, by integer division, where `five` is 5^places, `exponent` is −places and
+/// the mantissa is not 0.
+///
+/// With both numbers shifted to fill 64 bits the quotient has 63 or 64 bits, ten more than an f64 holds; with the
+/// remainder it says on which side of the middle the value lies. Nothing is near the subnormals: 10^-27 is the least.
+fn divide(mantissa: u64, five: u64, exponent: i32) -> f64 {
+    let (up, down) = (mantissa.leading_zeros(), five.leading_zeros());
+    let dividend = u128::from(mantissa << up) << 63;
+    let divisor = u128::from(five << down);
+    let quotient = dividend / divisor;
+    let is_exact = quotient * divisor == dividend;
+    // The dividend's upper half is below the divisor, so the quotient fits.
+    let quotient = quotient as u64;
+    let drop = 11 - quotient.leading_zeros();
+    let (kept, rest, half) = (quotient >> drop, quotient & ((1 << drop) - 1), 1 << (drop - 1));
+    let is_up = rest > half || (rest == half && (!is_exact || kept & 1 == 1));
+    let power = drop.cast_signed() + down.cast_signed() - up.cast_signed() - 63 + exponent;
+    // Both factors are exact: at most 2^53, and a power of two that is no subnormal.
+    let power = f64::from_bits(u64::from((1023 + power).cast_unsigned()) << 52);
+    (kept + u64::from(is_up)) as f64 * power
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(mantissa: u64, exponent: i32) {
+        if let Some(value) = nearest(mantissa, exponent) {
+            let expected: f64 = format!("{mantissa}e{exponent}").parse().unwrap();
+            assert_eq!(value.to_bits(), expected.to_bits(), "{mantissa}e{exponent}");
+        }
+    }
+
+    /// Values in the middle between two doubles, and a step beside it: the hardest to round.
+    #[test]
+    fn middles_are_rounded_to_even() {
+        for exponent in -27..=0_i32 {
+            for bits in [1_u64 << 53, (1 << 53) + 1, (1 << 54) - 1, (1 << 54) - 3] {
+                // bits × 2^exponent has an odd last bit below the 53 that are kept; × 10^-exponent it is an integer.
+                let middle = u128::from(bits | 1) * u128::from(FIVES[exponent.unsigned_abs() as usize]);
+                for mantissa in [middle - 1, middle, middle + 1] {
+                    if let Ok(mantissa) = u64::try_from(mantissa) {
+                        check(mantissa, exponent);
+                    }
+                }
+            }
+        }
+        check(9_007_199_254_740_993, 0);
+        check(9_007_199_254_740_993, -1);
+        check(u64::MAX, -27);
+        check(1 << 54 | 1, -22);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn every_value_is_the_nearest(mantissa: u64, bits in 0..64_u32, exponent in -30..30_i32) {
+            check(mantissa >> bits, exponent);
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::avro::{put_bytes, put_length, put_long};
 use super::fault::{Fault, Reason, Stop};
 use super::identity::{Id, uuid_of};
 use super::plan::Plan;
-use super::reader::{Given, Key, Reader};
+use super::reader::{Given, Reader};
 use super::value;
 use super::{AHEAD_MS_MAX, Receipt, Scratch};
 
@@ -142,15 +142,15 @@ fn read(reader: &mut Reader<'_, '_>, plan: &Plan) -> Result<Statement, Stop> {
     let mut more = reader.member(true)?;
     while more {
         match reader.key(next, &plan.outcome_keys)? {
-            Key::Unknown(name) => {
-                reader.faults.add(&[&name], Reason::UnknownField, "an outcome has no such field")?;
+            None => {
+                reader.faults.add(&[&reader.scratch.key], Reason::UnknownField, "an outcome has no such field")?;
                 reader.skip()?;
             }
-            Key::Known(place) if seen & (1 << place) != 0 => {
+            Some(place) if seen & (1 << place) != 0 => {
                 reader.faults.add(&[KEYS[place]], Reason::DuplicateKey, "the key has come before")?;
                 reader.skip()?;
             }
-            Key::Known(place) => {
+            Some(place) => {
                 seen |= 1 << place;
                 next = place + 1;
                 let name = KEYS[place];

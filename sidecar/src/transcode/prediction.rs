@@ -10,7 +10,7 @@ use super::avro::{put_bytes, put_long, take_long};
 use super::fault::{Fault, Reason, Stop};
 use super::identity::{Id, uuid_of};
 use super::plan::{Plan, SampleKey};
-use super::reader::{Given, Key, Reader};
+use super::reader::{Given, Reader};
 use super::{AHEAD_MS_MAX, Receipt, Scratch};
 
 /// A prediction that was written, or sampled out.
@@ -155,15 +155,15 @@ fn read(reader: &mut Reader<'_, '_>, plan: &Plan) -> Result<Envelope, Stop> {
     let mut more = reader.member(true)?;
     while more {
         match reader.key(next, &plan.prediction_keys)? {
-            Key::Unknown(name) => {
-                reader.faults.add(&[&name], Reason::UnknownField, "a prediction has no such field")?;
+            None => {
+                reader.faults.add(&[&reader.scratch.key], Reason::UnknownField, "a prediction has no such field")?;
                 reader.skip()?;
             }
-            Key::Known(place) if seen & (1 << place) != 0 => {
+            Some(place) if seen & (1 << place) != 0 => {
                 reader.faults.add(&[KEYS[place]], Reason::DuplicateKey, "the key has come before")?;
                 reader.skip()?;
             }
-            Key::Known(place) => {
+            Some(place) => {
                 seen |= 1 << place;
                 next = place + 1;
                 let name = KEYS[place];

@@ -1,6 +1,5 @@
 //! Reads a body with its faults: keys, and the values of an envelope.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use flywheel_schemas::contract::Ids;
@@ -22,12 +21,6 @@ pub(super) enum Given<T> {
     /// It came and is at fault, which is in the list.
     Faulty,
     Is(T),
-}
-
-/// A key that was read.
-pub(super) enum Key<'b> {
-    Known(usize),
-    Unknown(Cow<'b, str>),
 }
 
 #[derive(Debug)]
@@ -105,28 +98,29 @@ impl<'b, 's> Reader<'b, 's> {
         more.map_err(|broken| self.stop(broken))
     }
 
-    /// Reads a key, whose opening quote is passed, with its colon. `next` is the place of the name that comes next in
-    /// the order of the schema.
+    /// Reads a key, whose opening quote is passed, with its colon: its place among `names`. `next` is the place of the
+    /// name that comes next in the order of the schema. A key that is not there is left in `scratch.key`.
     #[inline]
-    pub fn key(&mut self, next: usize, names: &Names) -> Result<Key<'b>, Stop> {
-        if names.quoted(next).is_some_and(|quoted| self.scanner.take(quoted)) {
-            self.scanner.colon().map_err(|broken| self.stop(broken))?;
-            return Ok(Key::Known(next));
-        }
-        self.other_key(names).map_err(|broken| self.stop(broken))
+    pub fn key(&mut self, next: usize, names: &Names) -> Result<Option<usize>, Stop> {
+        let place = if names.quoted(next).is_some_and(|quoted| self.scanner.take(quoted)) {
+            Some(next)
+        } else {
+            self.other_key(names)?
+        };
+        self.scanner.colon().map_err(|broken| self.stop(broken))?;
+        Ok(place)
     }
 
-    fn other_key(&mut self, names: &Names) -> Result<Key<'b>, Broken> {
-        let raw = self.scanner.string()?;
-        let key = if raw.has_escapes {
-            // Half a surrogate pair becomes a character that no name of a contract has.
-            unescape(raw, &mut self.scratch.key);
-            names.find(&self.scratch.key).map_or_else(|| Key::Unknown(self.scratch.key.clone().into()), Key::Known)
-        } else {
-            names.find(raw.text).map_or(Key::Unknown(raw.text.into()), Key::Known)
-        };
-        self.scanner.colon()?;
-        Ok(key)
+    fn other_key(&mut self, names: &Names) -> Result<Option<usize>, Stop> {
+        let raw = self.scanner.string().map_err(|broken| self.stop(broken))?;
+        if !raw.has_escapes
+            && let Some(place) = names.find(raw.text)
+        {
+            return Ok(Some(place));
+        }
+        // Half a surrogate pair becomes a character that no name of a contract has.
+        unescape(raw, &mut self.scratch.key);
+        Ok(names.find(&self.scratch.key))
     }
 
     /// Reads `null`, if that is the next value.

@@ -10,6 +10,7 @@ use flywheel_schemas::types::Type;
 use super::avro::{put_bytes, put_decimal, put_length, put_long};
 use super::fault::Reason;
 use super::identity::uuid_of;
+use super::number::Token;
 use super::scanner::{Broken, Scanner, unescape};
 use super::{decimal, time};
 
@@ -71,8 +72,8 @@ pub(super) fn write(
         Type::Double => {
             expect(scanner, ty, is_number(scanner.peek()))?;
             let number = scanner.number()?;
-            let value = number.double();
-            if value.is_infinite() && number.token.is_none() {
+            let value = number.double(scanner);
+            if value.is_infinite() && number.token == Token::None {
                 return Err(fault(Reason::OutOfRange, "the number is beyond those of a double"));
             }
             if bounds.is_some_and(|bounds| !bounds.holds_double(value)) {
@@ -83,8 +84,8 @@ pub(super) fn write(
         Type::Float => {
             expect(scanner, ty, is_number(scanner.peek()))?;
             let number = scanner.number()?;
-            let value = number.float();
-            if value.is_infinite() && number.token.is_none() {
+            let value = number.float(scanner);
+            if value.is_infinite() && number.token == Token::None {
                 return Err(fault(Reason::OutOfRange, "the number is beyond those of a float"));
             }
             if bounds.is_some_and(|bounds| !bounds.holds_float(value)) {
