@@ -7,6 +7,7 @@ mod journey;
 mod kafka;
 mod log;
 mod servers;
+mod tables;
 mod tidy;
 
 /// The demonstration's binary.
@@ -17,4 +18,3 @@ fn options(data_dir: &std::path::Path, flights: &std::path::Path) -> Vec<String>
     let (data_dir, flights) = (data_dir.display().to_string(), flights.display().to_string());
     ["--data-dir", &data_dir, "--flights", &flights].map(str::to_owned).to_vec()
 }
-mod tables;
