@@ -147,6 +147,8 @@ async fn supervise(
         let (mut child, log) =
             spawn(name, &settings, &filter).map_err(|error| format!("cannot start the {name}: {error}"))?;
         let pid = child.id().unwrap_or_default();
+        // Held here, since waiting for the child would close it, and with it the child's life.
+        let _pipe = child.stdin.take();
         println!("{name} runs as process {pid}");
         let started = Instant::now();
         let status = tokio::select! {
@@ -210,14 +212,14 @@ async fn end(name: &str, mut child: Child) -> Result<(), String> {
 }
 
 /// The program as one of the two services.
-pub async fn serve(service: &str, program: OsString, mut arguments: Vec<OsString>) -> ExitCode {
+pub async fn serve(service: &str, mut arguments: Vec<OsString>) -> ExitCode {
     if arguments.first().is_some_and(|first| first == WITH_PARENT) {
         arguments.remove(0);
         std::thread::spawn(end_with_parent);
     }
     match service {
         SIDECAR => flywheel_sidecar::run_from_args(arguments).await,
-        _ => flywheel_joiner::run_from_args(std::iter::once(program).chain(arguments)).await,
+        _ => flywheel_joiner::run_from_args(arguments).await,
     }
 }
 

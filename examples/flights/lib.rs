@@ -52,9 +52,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// The program: the demonstration, or one of its two services where it was started as a child of itself.
 pub fn main() -> ExitCode {
-    let mut arguments = std::env::args_os();
-    let program = arguments.next().unwrap_or_default();
-    let rest: Vec<OsString> = arguments.collect();
+    let rest: Vec<OsString> = std::env::args_os().skip(1).collect();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -64,7 +62,7 @@ pub fn main() -> ExitCode {
     };
     match rest.first().and_then(|word| word.to_str()) {
         Some(service @ (children::SIDECAR | children::JOINER)) => {
-            runtime.block_on(children::serve(service, program, rest[1..].to_vec()))
+            runtime.block_on(children::serve(service, rest[1..].to_vec()))
         }
         _ => runtime.block_on(demonstrate()),
     }

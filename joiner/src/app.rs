@@ -93,18 +93,28 @@ impl App {
                 }
             });
         }
-        let work = async {
-            let shared = open(&config, &metrics).await?;
-            ready.store(true, Ordering::Relaxed);
-            follow(shared, &mut tasks, &stop).await
-        };
-        let result = tokio::select! {
-            result = work => result,
-            () = shutdown => Ok(()),
-        };
-        // The commands end with `work`, the rest by the flag.
-        let _ = stop_sender.send(true);
         let drain = Duration::from_millis(config.shutdown.drain_ms);
+        let result = {
+            let work = async {
+                let mut stopping = stop.clone();
+                let opened = tokio::select! {
+                    opened = open(&config, &metrics) => opened?,
+                    _ = stopping.wait_for(|stop| *stop) => return Ok(()),
+                };
+                ready.store(true, Ordering::Relaxed);
+                follow(opened, &mut tasks, &stop).await
+            };
+            let mut work = std::pin::pin!(work);
+            tokio::select! {
+                result = &mut work => result,
+                () = shutdown => {
+                    let _ = stop_sender.send(true);
+                    tokio::time::timeout(drain, work).await.unwrap_or(Ok(()))
+                }
+            }
+        };
+        // The pipelines' commands have ended with `work`, the rest ends by the flag.
+        let _ = stop_sender.send(true);
         let ended = tokio::time::timeout(drain, async { while tasks.join_next().await.is_some() {} }).await;
         if ended.is_err() {
             tracing::warn!("a commit was still in flight at the drain deadline; it lands or is fenced");
@@ -138,7 +148,8 @@ async fn open(config: &Arc<Config>, metrics: &Metrics) -> Result<(Source, Shared
     }
 }
 
-/// Turns what happens to the partitions into commands for the pipelines. Ends only with an error.
+/// Turns what happens to the partitions into commands for the pipelines, until the stop or a source that is beyond
+/// repair: then the process ends and is started anew.
 async fn follow(
     (mut source, shared): (Source, Shared),
     tasks: &mut JoinSet<()>,
@@ -155,15 +166,19 @@ async fn follow(
     }
     let mut pipelines: HashMap<String, mpsc::UnboundedSender<Command>> = HashMap::new();
     loop {
-        let event = source.next().await;
+        let mut stopping = stop.clone();
+        let event = tokio::select! {
+            event = source.next() => event,
+            _ = stopping.wait_for(|stop| *stop) => break,
+        };
         let (model, command) = match event {
             SourceEvent::Assigned { model, partitions } => (model, Command::Take(partitions)),
             SourceEvent::Revoked { model, partitions } => (model, Command::Leave(partitions)),
-            SourceEvent::Failed(error) if error.is_passing() => {
+            SourceEvent::Failed(error @ SourceError::Fatal { .. }) => return Err(AppError::Source(error)),
+            SourceEvent::Failed(error) => {
                 shared.metrics.source_failed(&error.to_string());
                 continue;
             }
-            SourceEvent::Failed(error) => return Err(AppError::Source(error)),
         };
         let pipeline = pipelines.entry(model.clone()).or_insert_with(|| {
             let (sender, commands) = mpsc::unbounded_channel();
@@ -173,4 +188,7 @@ async fn follow(
         // A pipeline ends only after its sender is gone.
         let _ = pipeline.send(command);
     }
+    // Leaving the group lets another member take over at once.
+    source.close().await;
+    Ok(())
 }

@@ -44,7 +44,6 @@ const ROWS_PER_BATCH: usize = 8192;
 
 /// The rows of one raw table that wait for their commit.
 pub(crate) struct Landing {
-    pub kind: Kind,
     pub table: Table,
     rows: Rows,
     batches: Vec<RecordBatch>,
@@ -54,17 +53,13 @@ pub(crate) struct Landing {
 }
 
 impl Landing {
-    pub fn new(kind: Kind, table: Table) -> Landing {
+    pub fn new(table: Table) -> Landing {
         let rows = Rows::new(table.arrow_schema());
-        Landing { kind, table, rows, batches: Vec::new(), batch_bytes: 0, statements: Vec::new() }
+        Landing { table, rows, batches: Vec::new(), batch_bytes: 0, statements: Vec::new() }
     }
 
     pub fn bytes(&self) -> usize {
         self.batch_bytes + self.rows.bytes()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.batches.is_empty() && self.rows.len() == 0
     }
 
     /// Forgets everything that is not committed.
@@ -164,6 +159,9 @@ impl Pipeline {
             self.metrics.gap(&self.model, record.partition, &bar);
         }
         part.side_mut(record.kind).pass(record.offset, ingest_ms);
+        if self.held.remove(&(record.kind, record.partition)).is_some() {
+            self.metrics.partition_goes_on(&self.model, record.kind, record.partition);
+        }
         self.heard.insert((record.kind, record.partition), Instant::now());
     }
 

@@ -4,5 +4,5 @@ use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    flywheel_joiner::run_from_args(std::env::args_os()).await
+    flywheel_joiner::run_from_args(std::env::args_os().skip(1)).await
 }

@@ -219,8 +219,8 @@ impl Pipeline {
             feed: feeds.feed(model)?,
             contracts,
             landings: Landings {
-                predictions: Landing::new(Kind::Predictions, predictions),
-                outcomes: Landing::new(Kind::Outcomes, outcomes),
+                predictions: Landing::new(predictions),
+                outcomes: Landing::new(outcomes),
             },
             training,
             dead_letter,

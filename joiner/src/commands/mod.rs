@@ -38,9 +38,10 @@ enum Verb {
     Sql(sql::Arguments),
 }
 
-/// Runs the program with these arguments, the first being its name.
+/// Runs the program with these arguments, its name left out.
 pub async fn run_from_args(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let name = std::iter::once(std::ffi::OsString::from("flywheel-joiner"));
+    let arguments = match Arguments::try_parse_from(name.chain(arguments)) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version are no failures, and go to standard output; clap knows which is which.

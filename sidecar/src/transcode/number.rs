@@ -99,7 +99,8 @@ impl Number {
 /// The f64 nearest to mantissa × 10^exponent, ties to even, for the exponents that most numbers have.
 #[inline]
 fn nearest(mantissa: u64, exponent: i32) -> Option<f64> {
-    if exponent == 0 {
+    // Zero is zero with any exponent.
+    if exponent == 0 || mantissa == 0 {
         return Some(mantissa as f64);
     }
     let places = exponent.unsigned_abs() as usize;
