@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME", default_value = "flywheel", requires = "kafka")]
     pub prefix: String,
     /// What sidecar and joiner log, as a level or levels by module
-    #[arg(long, value_name = "FILTER", default_value = "warn")]
+    #[arg(long, value_name = "FILTER", default_value = "error")]
     pub log: String,
 }
 
