@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 /// A word (as a path or a `use` line has it) and the files that alone may have it, by the beginning of their path.
 const RULES: [(&str, &[&str]); 6] = [
-    ("rdkafka", &["sidecar/src/forward/kafka", "joiner/src/source/kafka", "schemas/src/register", "tests/"]),
+    ("rdkafka", &["sidecar/src/forward/kafka", "joiner/src/source/kafka", "schemas/src/topics", "tests/"]),
     ("apache_avro", &["schemas/", "tests/"]),
-    ("iceberg", &["joiner/src/decode", "joiner/src/table"]),
+    // `show` has a module of that name.
+    ("iceberg", &["joiner/src/decode", "joiner/src/table", "schemas/src/show/", "tests/"]),
     ("parquet", &["joiner/src/decode", "joiner/src/table", "tests/"]),
     // Record batches are what `decode` and `table` hand on.
     ("arrow", &["joiner/src/", "examples/flights/training.rs", "tests/"]),
@@ -34,15 +35,59 @@ fn sources() -> Vec<(String, String)> {
         }
     }
     assert!(sources.len() > 50, "the walk found only {} files", sources.len());
+    let tests = test_files(&sources);
+    let is_test = |name: &str| {
+        tests
+            .iter()
+            .any(|file| name.strip_prefix(file.as_str()).is_some_and(|rest| rest == ".rs" || rest.starts_with('/')))
+    };
+    sources.retain(|(name, _)| !is_test(name));
     sources
 }
 
-/// Tests of a file are at its end or in a file of their own; what they use is their affair.
-fn without_tests<'a>(name: &str, text: &'a str) -> &'a str {
+/// The text with what is `#[cfg(test)]` left blank; what tests use is their affair.
+fn without_tests(name: &str, text: &str) -> String {
     if name.ends_with("/tests.rs") || name.contains("/tests/") {
-        return "";
+        return String::new();
     }
-    text.split("#[cfg(test)]\nmod ").next().unwrap_or(text)
+    let mut kept = String::new();
+    let mut end: Option<String> = None;
+    for line in text.lines() {
+        let indent = &line[..line.len() - line.trim_start().len()];
+        match &end {
+            // An item without a body ends with its semicolon, one with a body at the brace below its attribute.
+            Some(brace)
+                if line == brace
+                    || line.starts_with(indent) && line.ends_with(';') && brace.len() == indent.len() + 1 =>
+            {
+                end = None;
+            }
+            Some(_) => {}
+            None if line.trim_start() == "#[cfg(test)]" => end = Some(format!("{indent}}}")),
+            None => kept.push_str(line),
+        }
+        kept.push('\n');
+    }
+    kept
+}
+
+/// The files that are compiled for tests alone: declared `#[cfg(test)] mod name;` by their parent.
+fn test_files(sources: &[(String, String)]) -> Vec<String> {
+    let mut files = Vec::new();
+    for (name, text) in sources {
+        let stem = name.trim_end_matches(".rs");
+        let folder = ["/mod", "/lib", "/main"].iter().find_map(|end| stem.strip_suffix(end)).unwrap_or(stem);
+        let lines: Vec<&str> = text.lines().collect();
+        for pair in lines.windows(2) {
+            if pair[0].starts_with("#[cfg(") && pair[0].contains("test") {
+                let module = pair[1].trim_start_matches("pub ").trim_start_matches("pub(crate) ");
+                if let Some(module) = module.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';')) {
+                    files.push(format!("{folder}/{module}"));
+                }
+            }
+        }
+    }
+    files
 }
 
 /// A line of code that names the crate or path `word`.
@@ -150,5 +195,7 @@ fn the_tidy_rules_see_what_they_are_to_see() {
     assert!(!names("// iceberg::spec", "iceberg"));
     assert!(!names("use crate::forward::librdkafka::X;", "rdkafka"));
     assert!(!names("let arrow = 1;", "arrow"));
-    assert_eq!(without_tests("a.rs", "x\n#[cfg(test)]\nmod tests {\n y }"), "x\n");
+    let text = "x\n#[cfg(test)]\nmod a;\ny\nimpl A {\n    #[cfg(test)]\n    fn f() {\n        z;\n    }\n    w\n}\n#[cfg(test)]\nmod tests {\n    v\n}";
+    let kept: Vec<String> = without_tests("a.rs", text).split_whitespace().map(str::to_owned).collect();
+    assert_eq!(kept.join(" "), "x y impl A { w }");
 }
