@@ -151,10 +151,17 @@ pub fn pyiceberg(reader: &Pyiceberg, table: &str, sql: &str) -> Result<Rows, Ser
 ///
 /// A server that has just started may refuse the first query for want of a node: one repeat, after its bound.
 pub fn trino_sql(trino: &Trino, sql: &str) -> Result<Rows, ServerError> {
-    trino_pages(trino, sql).or_else(|error| match error.to_string().contains("NO_NODES_AVAILABLE") {
-        true => trino_pages(trino, sql),
-        false => Err(error),
-    })
+    // A busy machine makes the one node lose sight of itself for some seconds.
+    const TRIES: usize = 60;
+    for _ in 1..TRIES {
+        match trino_pages(trino, sql) {
+            Err(error) if error.to_string().contains("NO_NODES_AVAILABLE") => {
+                std::thread::sleep(Duration::from_millis(500));
+            }
+            answer => return answer,
+        }
+    }
+    trino_pages(trino, sql)
 }
 
 fn trino_pages(trino: &Trino, sql: &str) -> Result<Rows, ServerError> {

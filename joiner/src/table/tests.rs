@@ -225,7 +225,7 @@ async fn days_are_files_of_their_own_and_few_are_open() {
     let mut writer = table.writer().unwrap();
     for _ in 0..2 {
         writer.write(&rows(0, 0..40, DAY_MS)).await.unwrap();
-        writer.flush_for_tests().await;
+        writer.flush_for_tests().await.unwrap();
         assert!(writer.open_for_tests() <= 16);
     }
     assert_eq!(writer.rows(), 80);

@@ -222,8 +222,8 @@ impl Writer {
     }
 
     #[cfg(test)]
-    pub(super) async fn flush_for_tests(&mut self) {
-        self.flush().await.unwrap();
+    pub(super) async fn flush_for_tests(&mut self) -> Result<(), TableError> {
+        self.flush().await
     }
 
     #[cfg(test)]

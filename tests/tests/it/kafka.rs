@@ -28,6 +28,7 @@ pub fn differences(set: &Set, one: &str, other: &str) -> Rows {
         .take_while(|name| !name.is_empty() && !name.starts_with('#'))
         .filter(|name| !["kafka_partition", "kafka_offset", "producer_id", "producer_seq"].contains(&name.as_str()))
         .collect();
+    let names = columns.clone();
     let columns = columns.join(", ");
     let except = |catalog: &str, from: &str, without: &str| {
         format!(
@@ -39,6 +40,15 @@ pub fn differences(set: &Set, one: &str, other: &str) -> Rows {
     for (from, without) in [(one, other), (other, one)] {
         rows.extend(spark_sql(set.spark(), &except("", from, without)).unwrap());
         rows.extend(trino_sql(set.trino(), &except("iceberg.", from, without)).unwrap());
+    }
+    // A row that differs says little; the columns by which it does say more.
+    for name in names.iter().filter(|_| !rows.is_empty()) {
+        let differ = format!(
+            "SELECT '{name}', count(*), min(CAST(a.{name} AS STRING)), min(CAST(b.{name} AS STRING))
+             FROM {one}.flight_delay_training a JOIN {other}.flight_delay_training b
+             ON a.prediction_id = b.prediction_id WHERE NOT (a.{name} <=> b.{name}) HAVING count(*) > 0"
+        );
+        eprintln!("{:?}", spark_sql(set.spark(), &differ).unwrap());
     }
     rows
 }
@@ -61,21 +71,17 @@ pub fn agrees(set: &Set, namespace: &str, flights: &Path) {
 }
 
 /// Copies the training table of an embedded run into the REST catalog, so that one engine sees both.
-///
-/// DuckDB reads it: PyIceberg 0.12 gives an empty list for a list of structs that is null.
 pub fn publish(set: &Set, namespace: &str, data: &Path) {
     let file = data.join("training.parquet");
-    let duckdb = Python::local(data).duckdb().unwrap();
-    duckdb_sql(&duckdb, &format!("COPY (SELECT * FROM flight_delay_training) TO '{}'", file.display())).unwrap();
+    // By DuckDB, since PyIceberg reads a null list of structs as an empty one.
+    let reader = Python::local(data).duckdb().unwrap();
+    duckdb_sql(&reader, &format!("COPY (SELECT * FROM flight_delay_training) TO '{}'", file.display())).unwrap();
     spark_sql(set.spark(), &format!("CREATE NAMESPACE IF NOT EXISTS {namespace}")).unwrap();
-    // By way of a view: the catalog, which is the default one, would take the path for a table of its own.
-    let view = format!(
-        "CREATE OR REPLACE TEMPORARY VIEW {namespace}_file USING parquet OPTIONS (path 'file://{}')",
-        file.display()
-    );
-    spark_sql(set.spark(), &view).unwrap();
-    let table = format!("CREATE TABLE {namespace}.flight_delay_training AS SELECT * FROM {namespace}_file");
-    spark_sql(set.spark(), &table).unwrap();
+    // By a view, since Spark takes parquet.`PATH` for a table of the default catalog.
+    let view = format!("{namespace}_rows");
+    let path = format!("OPTIONS (path 'file://{}')", file.display());
+    spark_sql(set.spark(), &format!("CREATE OR REPLACE TEMPORARY VIEW {view} USING parquet {path}")).unwrap();
+    spark_sql(set.spark(), &format!("CREATE TABLE {namespace}.flight_delay_training AS SELECT * FROM {view}")).unwrap();
 }
 
 #[test]
