@@ -30,6 +30,9 @@ pub enum ServerError {
     NoPort(u16, u16),
 }
 
+/// Lines of a dead server's log that are shown.
+const OBITUARY_LINES: usize = 40;
+
 /// The folder of the server scripts.
 pub fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("servers")
@@ -72,6 +75,18 @@ impl Server {
     /// Its data, its `log` and its `pid`.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Why it does not answer any more, with the end of its log; none while its port is open.
+    pub fn obituary(&self) -> Option<String> {
+        if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+            return None;
+        }
+        let log = std::fs::read(self.dir.join("log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        let end = lines[lines.len().saturating_sub(OBITUARY_LINES)..].join("\n");
+        Some(format!("{} does not listen on port {} any more; its log ends with\n{end}", self.script, self.port))
     }
 
     /// SIGKILL, at whatever instruction it is. The port is free and the data as the kill left it.

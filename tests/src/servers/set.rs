@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use super::{Kafka, Registry, RestCatalog, S3, ServerError, Trino};
+use super::{Kafka, Registry, RestCatalog, S3, Server, ServerError, Trino};
 use crate::readers::{Python, Spark};
 
 /// Whether `FLYWHEEL_SKIP_SERVERS=1` asks to leave out the tests on real servers; says so where it does. Nothing else
@@ -58,10 +58,19 @@ impl Set {
 }
 
 /// The set of this process. Panics with what to install where a server does not start: the test that asks then fails
-/// with that line.
+/// with that line. Where a server died meanwhile, the panic of a test is followed by the end of that server's log.
 pub fn shared() -> &'static Set {
     static SET: OnceLock<Set> = OnceLock::new();
     SET.get_or_init(|| {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            report(panic);
+            let Some(set) = SET.get() else { return };
+            let servers: [&Server; 4] = [&set.kafka, &set.registry, &set.s3, &set.catalog];
+            for obituary in servers.into_iter().filter_map(Server::obituary) {
+                eprintln!("{obituary}");
+            }
+        }));
         // Not removed at the end, since nothing runs at the end of a test process; the next run removes it.
         let dir = std::env::temp_dir().join("flywheel-tests");
         sweep(&dir);

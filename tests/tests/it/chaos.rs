@@ -102,7 +102,6 @@ fn ten_kills_of_each_change_nothing() {
 }
 
 #[test]
-#[ignore = "the restarted broker is not always ready in time; run it with --ignored"]
 fn broker_and_registry_away_at_the_start_and_in_the_middle_change_nothing() {
     if skipped("broker_and_registry_away_at_the_start_and_in_the_middle_change_nothing") {
         return;
