@@ -17,10 +17,9 @@ use flywheel_schemas::register;
 use flywheel_schemas::registry::{Registry, RegistryConfig};
 use flywheel_schemas::topics::{self, IngestTime, TopicsConfig};
 use tokio::process::{Child, Command};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use crate::args::Args;
+use crate::services::{Service, Services, Stop};
 use crate::{CONTRACT, Error, MODEL};
 
 pub const SIDECAR: &str = "sidecar";
@@ -37,63 +36,18 @@ const DEATHS: u32 = 20;
 /// After SIGTERM a child has its own drain deadline, of a minute; one that outlives it hangs.
 const STOP: Duration = Duration::from_secs(90);
 
-pub struct Services {
-    pub url: String,
-    sidecar: Supervised,
-    joiner: Supervised,
-}
-
-/// A child and the task that starts it again.
-struct Supervised {
-    name: &'static str,
-    stop: watch::Sender<bool>,
-    task: JoinHandle<Result<(), String>>,
-}
-
-impl Services {
-    /// Registers the contract, then starts both.
-    pub async fn start(args: &Args, port: u16, sidecar: &Path, joiner: &Path) -> Result<Services, Error> {
-        prepare(args).await?;
-        let start = |name, settings: &Path| {
-            let (stop, stopped) = watch::channel(false);
-            let task = tokio::spawn(supervise(name, settings.to_owned(), args.log.clone(), stopped));
-            Supervised { name, stop, task }
-        };
-        Ok(Services {
-            url: format!("http://127.0.0.1:{port}"),
-            sidecar: start(SIDECAR, sidecar),
-            joiner: start(JOINER, joiner),
-        })
-    }
-
-    pub async fn failed(&mut self) -> Error {
-        let (name, result) = tokio::select! {
-            result = &mut self.sidecar.task => (self.sidecar.name, result),
-            result = &mut self.joiner.task => (self.joiner.name, result),
-        };
-        match result {
-            Ok(Ok(())) => format!("the {name} ended").into(),
-            Ok(Err(error)) => error.into(),
-            Err(error) => format!("the {name} is no longer watched: {error}").into(),
-        }
-    }
-
-    pub async fn stop_sidecar(&mut self) -> Result<(), Error> {
-        self.sidecar.stop().await
-    }
-
-    pub async fn stop_joiner(&mut self) -> Result<(), Error> {
-        self.joiner.stop().await
-    }
-}
-
-impl Supervised {
-    async fn stop(&mut self) -> Result<(), Error> {
-        if self.task.is_finished() || self.stop.send(true).is_err() {
-            return Ok(());
-        }
-        (&mut self.task).await?.map_err(Into::into)
-    }
+/// Registers the contract, then starts both.
+pub async fn start(args: &Args, port: u16, sidecar: &Path, joiner: &Path) -> Result<Services, Error> {
+    prepare(args).await?;
+    let start = |name, settings: &Path| {
+        let (settings, filter) = (settings.to_owned(), args.log.clone());
+        Service::start(name, |stop| supervise(name, settings, filter, stop))
+    };
+    Ok(Services {
+        url: format!("http://127.0.0.1:{port}"),
+        sidecar: start(SIDECAR, sidecar),
+        joiner: start(JOINER, joiner),
+    })
 }
 
 /// A port for the sidecar, the same one after each of its starts.
@@ -135,25 +89,20 @@ async fn prepare(args: &Args) -> Result<(), Error> {
 }
 
 /// Keeps a child running until it is told to stop.
-async fn supervise(
-    name: &'static str,
-    settings: PathBuf,
-    filter: String,
-    mut stop: watch::Receiver<bool>,
-) -> Result<(), String> {
+async fn supervise(name: &'static str, settings: PathBuf, filter: String, mut stop: Stop) -> Result<(), String> {
     let mut deaths = 0;
     let mut pause = PAUSE.0;
     loop {
         let (mut child, log) =
-            spawn(name, &settings, &filter).map_err(|error| format!("cannot start the {name}: {error}"))?;
+            spawn(name, &settings, &filter).map_err(|error| format!("cannot be started: {error}"))?;
         let pid = child.id().unwrap_or_default();
         // Held here, since waiting for the child would close it, and with it the child's life.
         let _pipe = child.stdin.take();
         println!("{name} runs as process {pid}");
         let started = Instant::now();
         let status = tokio::select! {
-            status = child.wait() => status.map_err(|error| format!("cannot wait for the {name}: {error}"))?,
-            () = told(&mut stop) => return end(name, child).await,
+            status = child.wait() => status.map_err(|error| format!("cannot be waited for: {error}"))?,
+            () = &mut stop => return end(child).await,
         };
         println!("{name} (process {pid}) ended: {status}; starting it again");
         if started.elapsed() > YOUNG {
@@ -161,20 +110,15 @@ async fn supervise(
         } else {
             deaths += 1;
             if deaths == DEATHS {
-                return Err(format!("the {name} does not start; see {}", log.display()));
+                return Err(format!("does not start; see {}", log.display()));
             }
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = told(&mut stop) => return Ok(()),
+            () = &mut stop => return Ok(()),
         }
         pause = (pause * 2).min(PAUSE.1);
     }
-}
-
-/// Resolves when it is told to stop, or nobody is left to tell.
-async fn told(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 fn spawn(name: &str, settings: &Path, filter: &str) -> std::io::Result<(Child, PathBuf)> {
@@ -194,19 +138,19 @@ fn spawn(name: &str, settings: &Path, filter: &str) -> std::io::Result<(Child, P
 }
 
 /// SIGTERM, and SIGKILL for one that does not heed it.
-async fn end(name: &str, mut child: Child) -> Result<(), String> {
-    let told = |error: std::io::Error| format!("cannot stop the {name}: {error}");
+async fn end(mut child: Child) -> Result<(), String> {
+    let told = |error: std::io::Error| format!("cannot be stopped: {error}");
     if let Some(pid) = child.id() {
         Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status().await.map_err(told)?;
     }
     match tokio::time::timeout(STOP, child.wait()).await {
         Ok(status) => match status.map_err(told)? {
             status if status.success() => Ok(()),
-            status => Err(format!("the {name} ended: {status}")),
+            status => Err(format!("ended: {status}")),
         },
         Err(_) => {
             child.kill().await.map_err(told)?;
-            Err(format!("the {name} did not stop within {} s", STOP.as_secs()))
+            Err(format!("did not stop within {} s", STOP.as_secs()))
         }
     }
 }

@@ -20,7 +20,8 @@
 //! | `model`, `quality` | the model and how good it is |
 //! | `training` | reading the tables back |
 //! | `journal` | what a second start has to know |
-//! | `system`, `embedded`, `children` | sidecar and joiner, in this process or as processes of their own |
+//! | `system` | the settings of sidecar and joiner, and which way they are started |
+//! | `services`, `embedded`, `children` | sidecar and joiner, as tasks of this process or as processes that one of its tasks watches |
 //! | `report` | what is said at the end |
 
 mod args;
@@ -33,6 +34,7 @@ mod model;
 mod quality;
 mod replay;
 mod report;
+mod services;
 mod system;
 mod training;
 

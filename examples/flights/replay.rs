@@ -25,7 +25,7 @@ use crate::flights::{self, Flight};
 use crate::journal::{Journal, Version};
 use crate::model::{Example, Features, Model};
 use crate::quality::Quality;
-use crate::system::{self, System};
+use crate::system;
 use crate::training::{Row, Tables};
 use crate::{CONTRACT, Error, report};
 
@@ -42,31 +42,31 @@ pub async fn run(args: Args) -> Result<(), Error> {
     if journal.position_ms() > i64::MIN {
         println!("going on after {}", instant(journal.position_ms()));
     }
-    let mut system = System::start(&args).await?;
-    let client = Client::new(system.url());
+    let mut services = system::start(&args).await?;
+    let client = Client::new(&services.url);
     let mut replay = Replay { flights: &flights, client: &client, tables: &tables, journal: &mut journal };
     let result = tokio::select! {
         result = replay.drive() => result.map(|()| true),
-        error = system.failed() => Err(error),
+        error = services.failed() => Err(error),
         _ = tokio::signal::ctrl_c() => Ok(false),
     };
     // Whatever it was, what was accepted goes to the log and what is in the log may go on to the tables.
     let finished = match result {
         Ok(finished) => finished,
         Err(error) => {
-            let _ = system.stop_sidecar().await;
-            let _ = system.stop_joiner().await;
+            let _ = services.sidecar.stop().await;
+            let _ = services.joiner.stop().await;
             return Err(error);
         }
     };
-    system.stop_sidecar().await?;
+    services.sidecar.stop().await?;
     if !finished {
-        system.stop_joiner().await?;
+        services.joiner.stop().await?;
         println!("stopped; the same command goes on from there, and --fresh starts afresh");
         return Ok(());
     }
     report::await_ledger(&tables).await?;
-    system.stop_joiner().await?;
+    services.joiner.stop().await?;
     journal.state.finished = true;
     journal.save()?;
     let calls = report::Calls { elapsed: started.elapsed(), repeats: client.repeats(), put_off: client.put_off() };

@@ -9,6 +9,7 @@ use flywheel_joiner::table::CatalogConfig;
 use toml::{Table, Value};
 
 use crate::args::Args;
+use crate::services::Services;
 use crate::{CONTRACT, Error, MODEL, children, embedded};
 
 /// The name under which the SQLite catalog keeps its tables, and the namespace in it.
@@ -18,56 +19,18 @@ const COMMIT_INTERVAL_MS: i64 = 1000;
 /// How long a stop may take to bring what was accepted to the log.
 const DRAIN_MS: i64 = 60_000;
 
-pub enum System {
-    Embedded(embedded::Services),
-    Children(children::Services),
-}
-
-impl System {
-    /// Writes the settings and starts both.
-    pub async fn start(args: &Args) -> Result<System, Error> {
-        let places = Places::make(&args.data_dir)?;
-        match &args.kafka {
-            None => {
-                let (sidecar, joiner) = settings(args, &places, 0)?;
-                Ok(System::Embedded(embedded::Services::start(&sidecar, &joiner).await?))
-            }
-            Some(_) => {
-                let port = children::free_port()?;
-                let (sidecar, joiner) = settings(args, &places, port)?;
-                Ok(System::Children(children::Services::start(args, port, &sidecar, &joiner).await?))
-            }
+/// Writes the settings and starts both.
+pub async fn start(args: &Args) -> Result<Services, Error> {
+    let places = Places::make(&args.data_dir)?;
+    match &args.kafka {
+        None => {
+            let (sidecar, joiner) = settings(args, &places, 0)?;
+            embedded::start(&sidecar, &joiner).await
         }
-    }
-
-    /// `http://host:port` of the sidecar.
-    pub fn url(&self) -> &str {
-        match self {
-            System::Embedded(services) => &services.url,
-            System::Children(services) => &services.url,
-        }
-    }
-
-    /// Resolves when one of the two has ended for good though nobody stopped it.
-    pub async fn failed(&mut self) -> Error {
-        match self {
-            System::Embedded(services) => services.failed().await,
-            System::Children(services) => services.failed().await,
-        }
-    }
-
-    /// Lets the sidecar bring everything to the log and close its ledger.
-    pub async fn stop_sidecar(&mut self) -> Result<(), Error> {
-        match self {
-            System::Embedded(services) => services.stop_sidecar().await,
-            System::Children(services) => services.stop_sidecar().await,
-        }
-    }
-
-    pub async fn stop_joiner(&mut self) -> Result<(), Error> {
-        match self {
-            System::Embedded(services) => services.stop_joiner().await,
-            System::Children(services) => services.stop_joiner().await,
+        Some(_) => {
+            let port = children::free_port()?;
+            let (sidecar, joiner) = settings(args, &places, port)?;
+            children::start(args, port, &sidecar, &joiner).await
         }
     }
 }
