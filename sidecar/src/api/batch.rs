@@ -33,7 +33,10 @@ pub(crate) async fn take<I: Intake>(call: &Call<'_>, body: &[u8]) -> Result<Resp
         .take(rows_max + 1)
         .collect();
     if lines.len() > rows_max {
-        return Err(Problem::too_large(format!("a batch has at most limits.batch_rows = {rows_max} rows")));
+        let detail = format!("a batch has at most limits.batch_rows = {rows_max} rows");
+        let fault = Fault { pointer: String::new(), reason: Reason::TooLarge, detail: detail.clone() };
+        call.refuse(I::KIND, &[fault], body, body.len());
+        return Err(Problem::too_large(detail));
     }
     if lines.is_empty() {
         let fault =

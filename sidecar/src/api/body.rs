@@ -18,7 +18,7 @@ const DRAINED_BYTES_MAX: usize = 64 << 20;
 #[derive(Debug)]
 pub(crate) enum Read {
     Whole(Bytes),
-    /// More than the limit; the length that was seen, and its beginning.
+    /// More than the limit; the length that was seen or announced, and its beginning as far as it was read.
     TooLarge {
         head: Vec<u8>,
         bytes: usize,
@@ -29,12 +29,13 @@ pub(crate) enum Read {
 /// Reads `body` to its end, up to `bytes_max` bytes, within `within`.
 ///
 /// # Errors
-/// 400 where it breaks off, 408 where it is too slow, 413 unread where the client asked before sending it.
+/// 400 where it breaks off, 408 where it is too slow.
 pub(crate) async fn read(headers: &HeaderMap, body: Body, bytes_max: usize, within: Duration) -> Result<Read, Problem> {
     let announced = body.size_hint().exact().unwrap_or_default();
-    // Reading would tell such a client to go on.
+    // Reading would tell a client that asks first, as curl does, to go on.
     if announced > bytes_max as u64 && headers.contains_key(EXPECT) {
-        return Err(too_large(bytes_max).closing());
+        let bytes = usize::try_from(announced).unwrap_or(usize::MAX);
+        return Ok(Read::TooLarge { head: Vec::new(), bytes, ended: false });
     }
     let mut reading = Box::pin(collect(body, bytes_max));
     // As a rule the body came with the head; then no timer is needed.
