@@ -1,4 +1,5 @@
-//! The admin port: `/livez`, `/readyz`, `/metrics`. Loopback only; it tells counts, never contents.
+//! The admin port: `/livez`, `/readyz`, `/metrics`, and `/waits`, the partitions that wait and why, for `status`.
+//! Loopback only; it tells counts and places, never contents.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +11,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use crate::metrics::Metrics;
+
+/// The path of a JSON array of [`Waiting`](crate::metrics::Waiting).
+pub(crate) const WAITS: &str = "/waits";
 
 #[derive(Clone)]
 pub(crate) struct Admin {
@@ -23,6 +27,7 @@ pub(crate) fn router(admin: Admin) -> Router {
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .route(WAITS, get(waits))
         .with_state(admin)
 }
 
@@ -30,6 +35,13 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     match admin.ready.load(Ordering::Relaxed) {
         true => "ok\n".into_response(),
         false => (StatusCode::SERVICE_UNAVAILABLE, "log or catalog not opened yet\n").into_response(),
+    }
+}
+
+async fn waits(State(admin): State<Admin>) -> Response {
+    match serde_json::to_vec(&admin.metrics.waiting()) {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 

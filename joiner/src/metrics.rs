@@ -3,14 +3,14 @@
 //! | metric | labels | meaning |
 //! |---|---|---|
 //! | `flywheel_joiner_landed_rows_total` | model, kind | records that became a row of a batch |
-//! | `flywheel_joiner_dead_letters_total` | model, reason | records that could not be landed |
+//! | `flywheel_joiner_dead_letters_total` | model, kind, reason | records that could not be landed |
 //! | `flywheel_joiner_rerouted_total` | model | records appended to the partition that their key belongs to |
 //! | `flywheel_joiner_committed_rows_total` | table | rows in committed snapshots |
 //! | `flywheel_joiner_commits_total` | table | snapshots committed |
 //! | `flywheel_joiner_fenced_total` | table | batches given up because another joiner had landed them |
 //! | `flywheel_joiner_gaps_total` | model | gaps in an outcome partition, which bar ticks |
 //! | `flywheel_joiner_partitions` | model | partitions that this joiner owns |
-//! | `flywheel_joiner_partition_waits` | model, partition | 1 while a partition waits for a schema or a clock |
+//! | `flywheel_joiner_partition_waits` | model, kind, partition | 1 while a partition waits for a schema or a clock |
 //! | `flywheel_joiner_sealed_through_seconds` | model, partition | last tick done, seconds since the epoch |
 //! | `flywheel_joiner_failures_total` | model | failed turns, each tried again |
 //! | `flywheel_joiner_side_failures_total` | topic | failed appends of ledger or dead letters, each tried again |
@@ -18,8 +18,9 @@
 //!
 //! ERROR means that data is at risk or a person is needed; what passes by itself is WARN.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use flywheel_schemas::wire::Kind;
@@ -45,6 +46,7 @@ struct OfKind {
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OfReason {
     model: String,
+    kind: &'static str,
     reason: &'static str,
 }
 
@@ -53,6 +55,27 @@ struct OfPartition {
     model: String,
     partition: i32,
 }
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfSide {
+    model: String,
+    kind: &'static str,
+    partition: i32,
+}
+
+/// A partition that waits, as `status` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Waiting {
+    pub model: String,
+    pub kind: String,
+    pub partition: i32,
+    /// Of the record that it waits before.
+    pub offset: i64,
+    pub why: String,
+}
+
+/// By model, kind and partition: at most all partitions that this joiner owns.
+type Waits = BTreeMap<(String, Kind, i32), Waiting>;
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OfTable {
@@ -76,7 +99,8 @@ pub(crate) struct Metrics {
     fenced: Family<OfTable, Counter>,
     gaps: Family<OfModel, Counter>,
     partitions: Family<OfModel, Gauge>,
-    waits: Family<OfPartition, Gauge>,
+    waits: Family<OfSide, Gauge>,
+    waiting: Arc<Mutex<Waits>>,
     sealed_through: Family<OfPartition, Gauge<f64, AtomicU64>>,
     failures: Family<OfModel, Counter>,
     side_failures: Family<OfTopic, Counter>,
@@ -97,6 +121,7 @@ impl Metrics {
             gaps: Family::default(),
             partitions: Family::default(),
             waits: Family::default(),
+            waiting: Arc::default(),
             sealed_through: Family::default(),
             failures: Family::default(),
             side_failures: Family::default(),
@@ -132,7 +157,7 @@ impl Metrics {
 
     pub fn dead_letter(&self, model: &str, kind: Kind, partition: i32, offset: i64, reason: &'static str) {
         tracing::warn!(model, kind = kind.name(), partition, offset, reason, "record put into the dead letters");
-        self.dead_letters.get_or_create(&OfReason { model: model.to_owned(), reason }).inc();
+        self.dead_letters.get_or_create(&OfReason { model: model.to_owned(), kind: kind.name(), reason }).inc();
     }
 
     pub fn rerouted(&self, model: &str, kind: Kind, from: i32, to: i32) {
@@ -172,12 +197,27 @@ impl Metrics {
         if first {
             tracing::error!(model, kind = kind.name(), partition, offset, why, "partition waits; the others go on");
         }
-        self.waits.get_or_create(&OfPartition { model: model.to_owned(), partition }).set(1);
+        self.waits.get_or_create(&side(model, kind, partition)).set(1);
+        let (model, why) = (model.to_owned(), why.to_owned());
+        let waiting = Waiting { model: model.clone(), kind: kind.name().to_owned(), partition, offset, why };
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert((model, kind, partition), waiting);
     }
 
     pub fn partition_goes_on(&self, model: &str, kind: Kind, partition: i32) {
         tracing::info!(model, kind = kind.name(), partition, "partition goes on");
-        self.waits.get_or_create(&OfPartition { model: model.to_owned(), partition }).set(0);
+        self.partition_forgotten(model, kind, partition);
+    }
+
+    /// Whether the partition still has to wait is for whoever reads it next to find out.
+    pub fn partition_forgotten(&self, model: &str, kind: Kind, partition: i32) {
+        self.waits.get_or_create(&side(model, kind, partition)).set(0);
+        let key = (model.to_owned(), kind, partition);
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+    }
+
+    /// The partitions that wait, in order.
+    pub fn waiting(&self) -> Vec<Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     pub fn sealed_through(&self, model: &str, partition: i32, tick_ms: i64) {
@@ -216,4 +256,8 @@ impl Metrics {
 
 fn of(model: &str) -> OfModel {
     OfModel { model: model.to_owned() }
+}
+
+fn side(model: &str, kind: Kind, partition: i32) -> OfSide {
+    OfSide { model: model.to_owned(), kind: kind.name(), partition }
 }

@@ -144,10 +144,14 @@ pub(crate) async fn run(
     loop {
         let started = Instant::now();
         let error = match Pipeline::open(&model, &shared, &feeds).await {
-            Ok(mut pipeline) => match pipeline.turn_until_closed(&mut owned, &mut commands).await {
-                Ok(()) => return,
-                Err(error) => error,
-            },
+            Ok(mut pipeline) => {
+                let ended = pipeline.turn_until_closed(&mut owned, &mut commands).await;
+                pipeline.forget_held();
+                match ended {
+                    Ok(()) => return,
+                    Err(error) => error,
+                }
+            }
             Err(error) => error,
         };
         if started.elapsed() > RETRY.1 {
@@ -336,7 +340,7 @@ impl Pipeline {
         // Rows of the partitions left are mixed with the others' in the batch; all that stay are read again.
         self.landings.predictions.clear();
         self.landings.outcomes.clear();
-        self.held.clear();
+        self.forget_held();
         for (number, part) in &mut self.partitions {
             for kind in [Kind::Predictions, Kind::Outcomes] {
                 let landed = part.side(kind).landed;
@@ -345,6 +349,13 @@ impl Pipeline {
                     self.metrics.pipeline_failed(&self.model, &error.to_string(), true, Duration::ZERO);
                 }
             }
+        }
+    }
+
+    /// Takes back the alarms of partitions that wait: they may be another's from now on, or are read again.
+    fn forget_held(&mut self) {
+        for (kind, number) in std::mem::take(&mut self.held).into_keys() {
+            self.metrics.partition_forgotten(&self.model, kind, number);
         }
     }
 
