@@ -2,6 +2,7 @@
 //! demonstration runs as a process, its input being the first days of the quarter unless `FLYWHEEL_TEST_DAYS` says
 //! more (90 for all).
 
+mod bad_input;
 mod chaos;
 mod journey;
 mod kafka;
