@@ -1,4 +1,4 @@
-//! The subcommands of `flywheel-schemas`.
+//! The command line of `flywheel-schemas`.
 //!
 //! Results go to standard output, faults to standard error. Exit codes: 0 all is well, 1 a contract or a change is
 //! refused, 2 something could not be read or reached.
@@ -9,13 +9,26 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::contract::Contract;
 use crate::evolution;
 use crate::show;
 
 pub use register::RegisterArguments;
+
+/// Contracts: check them, compare them, show what follows from them, register them.
+#[derive(Parser)]
+#[command(name = "flywheel-schemas", version)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Does what the arguments of this process say.
+pub async fn main() -> ExitCode {
+    Arguments::parse().command.run(&mut io::stdout().lock()).await
+}
 
 #[derive(Subcommand)]
 pub enum Command {

@@ -55,20 +55,13 @@ async fn the_exit_code_says_what_came_of_it() {
 
 #[tokio::test]
 async fn contracts_are_registered_in_a_directory() {
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(subcommand)]
-        command: Command,
-    }
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("m.yaml");
     let registry = format!("file:{}", folder.path().join("registry").display());
     let register = async |text: &str| {
         std::fs::write(&file, text).unwrap();
         let line = ["flywheel-schemas", "register", file.to_str().unwrap(), "--registry", &registry];
-        run(Line::try_parse_from(line).unwrap().command).await
+        run(Arguments::try_parse_from(line).unwrap().command).await
     };
     let (exit, out) = register(GOOD).await;
     assert_eq!(format!("{exit:?}"), format!("{:?}", code(0)));

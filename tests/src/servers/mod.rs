@@ -229,10 +229,18 @@ impl Registry {
         Server::start("registry.sh", dir.join("registry"), vec![], vec![]).map(Registry)
     }
 
-    /// One that asks for basic authentication.
+    /// One that speaks HTTPS alone and asks for basic authentication; clients trust [`Registry::certificate`].
     pub fn start_with_password(dir: &Path, user: &str, password: &str) -> Result<Registry, ServerError> {
-        let auth = vec![("REGISTRY_AUTH".to_owned(), format!("{user}:{password}"))];
-        Server::start("registry.sh", dir.join("registry"), vec![], auth).map(Registry)
+        let environment = vec![
+            ("REGISTRY_AUTH".to_owned(), format!("{user}:{password}")),
+            ("REGISTRY_TLS".to_owned(), "1".to_owned()),
+        ];
+        Server::start("registry.sh", dir.join("registry"), vec![], environment).map(Registry)
+    }
+
+    /// The file with the PEM certificate of one that was started with TLS.
+    pub fn certificate(&self) -> PathBuf {
+        self.dir().join("ca.pem")
     }
 }
 

@@ -7,6 +7,7 @@ mod chaos;
 mod journey;
 mod kafka;
 mod log;
+mod registry;
 mod servers;
 mod tables;
 mod tidy;
