@@ -14,23 +14,15 @@ pub fn openapi<'a>(contracts: impl IntoIterator<Item = &'a Contract>) -> Value {
         let (prediction, outcome) = (format!("{model}_prediction"), format!("{model}_outcome"));
         schemas.insert(prediction.clone(), prediction_body(contract));
         schemas.insert(outcome.clone(), outcome_body(contract));
-        let predictions = json!({
-            "type": "object",
-            "required": ["items"],
-            "properties": {
-                "shared": {"type": "object", "description": "Fields that all items have"},
-                "items": {"type": "array", "items": {"type": "object"}, "description": "Candidates in rank order"},
-            },
-        });
-        let one_or_many = json!({"oneOf": [reference(&prediction), predictions]});
+        let prediction = reference(&prediction);
         paths.insert(
             format!("/v1/models/{model}/predictions"),
-            json!({"post": endpoint(contract, "predictions", one_or_many, &reference(&prediction), prediction_answer())}),
+            json!({"post": endpoint(contract, "predictions", &prediction, prediction_answer())}),
         );
         let outcome = reference(&outcome);
         paths.insert(
             format!("/v1/models/{model}/outcomes"),
-            json!({"post": endpoint(contract, "outcomes", outcome.clone(), &outcome, outcome_answer())}),
+            json!({"post": endpoint(contract, "outcomes", &outcome, outcome_answer())}),
         );
     }
     schemas.insert("problem".to_owned(), problem());
@@ -46,7 +38,7 @@ fn reference(schema: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{schema}")})
 }
 
-fn endpoint(contract: &Contract, kind: &str, body: Value, line: &Value, accepted: Value) -> Value {
+fn endpoint(contract: &Contract, kind: &str, body: &Value, accepted: Value) -> Value {
     let problem = |description: &str| json!({"description": description, "content": {"application/problem+json": {"schema": reference("problem")}}});
     let results = json!({
         "type": "object",
@@ -63,16 +55,20 @@ fn endpoint(contract: &Contract, kind: &str, body: Value, line: &Value, accepted
         "description": contract.description.clone().unwrap_or_default(),
         "requestBody": {"required": true, "content": {
             "application/json": {"schema": body},
-            "application/x-ndjson": {"schema": {"type": "string", "description": format!("One JSON object a line: {line}")}},
+            "application/x-ndjson": {"schema": {"type": "string", "description": format!("One JSON object a line: {body}")}},
         }},
         "responses": {
             "202": {"description": "Accepted: it survives the process", "content": {"application/json": {"schema": accepted}}},
             "207": {"description": "A batch, not wholly accepted; results in line order",
                     "content": {"application/json": {"schema": results}}},
+            "400": problem("The request is not right"),
             "404": problem("No such model here"),
-            "413": problem("The body is too large"),
+            "408": problem("The body came too slowly"),
+            "409": problem("A replay whose time has gone back"),
+            "413": problem("The body is too large, or a batch has too many rows"),
+            "415": problem("Neither JSON nor NDJSON, or encoded"),
             "422": problem("Refused, with every fault"),
-            "503": problem("The spool is full; try again after Retry-After"),
+            "503": problem("The spool is full or the sidecar is busy; try again after Retry-After"),
         },
     })
 }
@@ -128,7 +124,6 @@ fn prediction_body(contract: &Contract) -> Value {
         ("rank", json!({"type": "integer", "format": "int32", "minimum": 0})),
         ("latency_us", json!({"type": "integer", "format": "int64", "minimum": 0})),
         ("status", json!({"type": "string"})),
-        ("feature_handle", json!({"type": "string", "description": "In the place of features that were read here"})),
     ] {
         properties.insert(name.to_owned(), schema);
     }

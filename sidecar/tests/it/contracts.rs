@@ -1,7 +1,7 @@
 //! Contracts come into force at the start and on reload; a bad one takes nothing from what runs.
 
 use crate::client::Client;
-use crate::sidecar::{CONTRACT, PREDICTIONS, Place, Sidecar, prediction};
+use crate::sidecar::{CONTRACT, OUTCOMES, PREDICTIONS, Place, Sidecar, prediction};
 
 async fn ready(sidecar: &Sidecar) -> u16 {
     Client::tcp(sidecar.admin).await.get("/readyz").await.status
@@ -61,5 +61,14 @@ async fn the_interface_is_described_by_the_contracts() {
     assert!(document["paths"][PREDICTIONS]["post"].is_object(), "{document}");
     let features = &document["components"]["schemas"]["flights_prediction"]["properties"]["features"];
     assert!(features["properties"]["dep_delay_min"].is_object(), "{features}");
+    // What it describes is what is taken: an object, or a line of NDJSON each.
+    for (path, schema) in [(PREDICTIONS, "flights_prediction"), (OUTCOMES, "flights_outcome")] {
+        let body = &document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"];
+        assert_eq!(body["$ref"], format!("#/components/schemas/{schema}"));
+        let answer = sidecar.client().await.post(path, r#"{"shared":{},"items":[]}"#).await;
+        assert_eq!(answer.status, 422, "{answer:?}");
+    }
+    let handle = &document["components"]["schemas"]["flights_prediction"]["properties"]["feature_handle"];
+    assert!(handle.is_null(), "a handle is answered with 422");
     sidecar.stop().await;
 }
