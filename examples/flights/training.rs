@@ -194,16 +194,19 @@ impl Tables {
 
     /// The ledger against the raw table of a kind, `predictions` or `outcomes`.
     pub async fn completeness(&self, kind: &str) -> Result<Completeness, Error> {
-        // A record may be there twice: its key is producer, model, kind and last number.
-        let mut records: BTreeMap<(String, i64), [i64; 3]> = BTreeMap::new();
+        // A record may be there twice, and its copies are alike: its key is producer, model, kind, last number, what closed
+        // it and when.
+        let mut records: BTreeMap<(String, i64, String, i64), [i64; 3]> = BTreeMap::new();
         self.read_table(
             "ledger",
-            &["producer_id", "model", "kind", "last_seq", "accepted", "refused", "dropped"],
+            &["producer_id", "model", "kind", "last_seq", "accepted", "refused", "dropped", "closed_by", "at"],
             |batch| {
                 let columns = Columns(batch);
                 for row in 0..batch.num_rows() {
                     if columns.text("model", row)? == MODEL && columns.text("kind", row)? == kind {
-                        let key = (columns.text("producer_id", row)?.to_owned(), columns.long("last_seq", row)?);
+                        let (producer_id, closed_by) = (columns.text("producer_id", row)?, columns.text("closed_by", row)?);
+                        let (last_seq, at) = (columns.long("last_seq", row)?, columns.time_ms("at", row)?);
+                        let key = (producer_id.to_owned(), last_seq, closed_by.to_owned(), at);
                         let counts = ["accepted", "refused", "dropped"].map(|name| columns.long(name, row));
                         let [accepted, refused, dropped] = counts;
                         records.insert(key, [accepted?, refused?, dropped?]);
@@ -223,7 +226,7 @@ impl Tables {
         })
         .await?;
         let mut last: BTreeMap<&str, i64> = BTreeMap::new();
-        for (producer, seq) in records.keys() {
+        for (producer, seq, ..) in records.keys() {
             let known = last.entry(producer).or_default();
             *known = (*known).max(*seq);
         }

@@ -124,7 +124,7 @@ pub fn dead_letter() -> Table {
 pub fn ledger() -> Table {
     Table {
         name: "ledger".to_owned(),
-        doc: "Counts by producer; distinct by producer_id, model, kind, last_seq".to_owned(),
+        doc: "Counts by producer; distinct by producer_id, model, kind, last_seq, closed_by, at".to_owned(),
         columns: vec![
             required("producer_id", Type::String, "One start of one producing process"),
             required("model", Type::String, "The model"),

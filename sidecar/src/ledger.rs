@@ -4,14 +4,15 @@
 //! producer are contiguous, and contiguity of producer_seq in the tables proves that nothing is missing. `accepted` is
 //! the length of the span; the other counts are those since the record before.
 //!
-//! - Every [`INTERVAL`] where the span has grown (`interval`). Counts of refusals alone wait for the next record.
-//! - At the end of the process, after the spools are synced (`shutdown`), even with an empty span: first_seq is then
-//!   last_seq + 1.
+//! - Every [`INTERVAL`] where a count has grown (`interval`). Where only refusals or what sampling left out did, the span
+//!   is empty: first_seq is then last_seq + 1.
+//! - At the end of the process, after the spools are synced (`shutdown`), even where nothing has grown.
 //! - At the start, for a predecessor that did not get to that (`recovery`): its last producer_seq is read from the spool,
 //!   or from the cursor's note where the spool is forwarded; its last counts of refusals are lost with it.
 //!
-//! Records are distinct by (producer_id, model, kind, first_seq, last_seq, closed_by); a start that crashes between
-//! writing a recovery record and noting so writes it again.
+//! Records are distinct by (producer_id, model, kind, last_seq, closed_by, at): copies of one that was sent again are the
+//! same to the byte, and spans that are empty differ in the time. A start that crashes between writing a recovery record
+//! and noting so finds it in the ledger's spool.
 //!
 //! The records go through a spool of their own to the ledger topic. What was recorded last stands in [`FILE`] and, where
 //! the process died before it was written, in the ids of the records in that spool.
@@ -201,7 +202,7 @@ impl Ledger {
         let before = self.recorded.get(&key).copied().unwrap_or_default();
         let is_due = match closed_by {
             ClosedBy::Shutdown => counts != Counts::default(),
-            _ => counts.last_seq > before.last_seq,
+            _ => counts != before,
         };
         if !is_due {
             return Ok(());
@@ -224,7 +225,7 @@ impl Ledger {
 
     async fn append(&mut self, span: &Span<'_>) -> Result<(), LedgerError> {
         let now_ms = crate::api::now_ms();
-        let id = id(span);
+        let id = id(span, now_ms);
         let mut datum = Vec::new();
         write(span, now_ms, &mut datum);
         let pending = self.spool.append(self.schema, |_, out| {
@@ -291,14 +292,14 @@ fn load(path: &Path) -> Result<Lasts, LedgerError> {
 }
 
 /// The CloudEvents id of a record, by which a start finds what was recorded last.
-fn id(span: &Span<'_>) -> String {
+fn id(span: &Span<'_>, now_ms: i64) -> String {
     let (producer_id, model, kind) = (span.producer_id, span.model, span.kind.name());
-    format!("{producer_id}/{model}/{kind}/{}/{}/{}", span.first_seq, span.last_seq, span.closed_by.name())
+    format!("{producer_id}/{now_ms}/{model}/{kind}/{}/{}/{}", span.first_seq, span.last_seq, span.closed_by.name())
 }
 
 /// None for a producer that accepted nothing: the last place in the spool is then still that of one before it.
 fn parse_id(id: &str) -> Option<(String, String, Last)> {
-    let [producer_id, model, kind, _, last_seq, closed_by] = id.split('/').collect::<Vec<_>>().try_into().ok()?;
+    let [producer_id, _, model, kind, _, last_seq, closed_by] = id.split('/').collect::<Vec<_>>().try_into().ok()?;
     let closed = closed_by != ClosedBy::Interval.name();
     let last = Last { producer_id: producer_id.to_owned(), last_seq: last_seq.parse().ok()?, closed };
     (last.last_seq > 0).then(|| (model.to_owned(), kind.to_owned(), last))

@@ -1,9 +1,12 @@
 use flywheel_schemas::avro::{Layout, Shape};
 use flywheel_schemas::types::Type;
+use flywheel_schemas::contract::Contract;
 use flywheel_spool::Options;
 
 use super::*;
+use crate::models::Version;
 use crate::record::ProducerSeq;
+use crate::transcode::avro::take_long;
 
 const OLD: Uuid = Uuid::from_u128(1);
 
@@ -34,11 +37,12 @@ fn open(dir: &Path) -> (Spool, Ledger) {
     (spool, ledger)
 }
 
-/// The ids of the records in the spool.
+/// The ids of the records in the spool, from the model to what closed them.
 fn ids(spool: &Spool) -> Vec<String> {
     let records = spool.reader(0).read(1 << 20).unwrap();
     let ids = records.iter().map(|record| Envelope::read(&record.payload).unwrap().event_id.to_vec());
-    ids.map(|id| String::from_utf8(id).unwrap().split_once('/').unwrap().1.to_owned()).collect()
+    let from_model = |id: &str| id.split('/').skip(2).collect::<Vec<_>>().join("/");
+    ids.map(|id| from_model(str::from_utf8(&id).unwrap())).collect()
 }
 
 fn note(seq: u64) -> Note {
@@ -108,4 +112,42 @@ async fn what_came_after_the_last_interval_is_closed() {
     ledger.append(&span).await.unwrap();
     ledger.recover("m", &note(4)).await.unwrap();
     assert_eq!(ids(&spool)[1..], ["m/predictions/5/4/recovery"]);
+}
+
+/// Refused, sampled out: of each record in the spool.
+fn left_out(spool: &Spool) -> Vec<(i64, i64)> {
+    let records = spool.reader(0).read(1 << 20).unwrap();
+    let counts = records.iter().map(|record| {
+        let mut datum = Envelope::read(&record.payload).unwrap().datum;
+        for _ in 0..3 {
+            let (length, rest) = take_long(datum).unwrap();
+            datum = &rest[usize::try_from(length).unwrap()..];
+        }
+        let mut longs = [0; 6];
+        for long in &mut longs {
+            (*long, datum) = take_long(datum).unwrap();
+        }
+        (longs[3], longs[4])
+    });
+    counts.collect()
+}
+
+#[tokio::test]
+async fn an_interval_in_which_only_refusals_grew_is_recorded_and_one_in_which_nothing_did_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, mut ledger) = open(dir.path());
+    let metrics = Metrics::new();
+    let contract = Contract::parse("apiVersion: flywheel/v1\nkind: ModelContract\nmodel: m\nversion: 1\n").unwrap();
+    let rows = Spool::open(&dir.path().join("m"), Options::default()).unwrap();
+    let version = Version::prepare(contract, &rows).unwrap();
+    let model = Arc::new(Model::new("m", [0; 16], rows, 1 << 20, version, &metrics, None));
+    let models = [model.clone()];
+    let lane = model.lane(Kind::Predictions);
+    for (refused, sampled_out) in [(3, 0), (0, 0), (2, 0), (0, 1), (2, 0)] {
+        (0..refused).for_each(|_| lane.refuse(&metrics, "m", Kind::Predictions, "invalid_json"));
+        (0..sampled_out).for_each(|_| lane.leave_out());
+        ledger.write(&models, ClosedBy::Interval).await;
+    }
+    assert_eq!(left_out(&spool), [(3, 0), (2, 0), (0, 1), (2, 0)]);
+    assert_eq!(ids(&spool), vec!["m/predictions/1/0/interval"; 4]);
 }
