@@ -55,7 +55,7 @@ impl Call<'_> {
         work.datum.clear();
         let receipt = Receipt { now_ms: self.now_ms, trace_id: self.trace_id };
         let Row { prediction_id, id, sampled_out } =
-            I::transcode(version, &mut work.scratch, body, &receipt, &mut work.datum).map_err(Refusal::Faults)?;
+            I::transcode(version, work, body, &receipt).map_err(Refusal::Faults)?;
         if sampled_out {
             entry.pass().map_err(Refusal::Append)?;
             self.model.lane(I::KIND).leave_out();

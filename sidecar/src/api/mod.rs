@@ -34,8 +34,8 @@ use flywheel_spool::SchemaKey;
 
 use crate::metrics::Route;
 use crate::models::Version;
-use crate::shared::Shared;
-use crate::transcode::{Fault, Id, Reason, Receipt, Scratch};
+use crate::shared::{Shared, Work};
+use crate::transcode::{Fault, Id, Reason, Receipt};
 use body::Read;
 use error::Problem;
 use intake::{Call, Refusal};
@@ -71,14 +71,8 @@ pub(crate) trait Intake: 'static {
 
     fn schema(version: &Version) -> SchemaKey;
 
-    /// Writes the datum of `body` to `out`.
-    fn transcode(
-        version: &Version,
-        scratch: &mut Scratch,
-        body: &[u8],
-        receipt: &Receipt<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<Row, Vec<Fault>>;
+    /// Writes the datum of `body` to `work.datum`.
+    fn transcode(version: &Version, work: &mut Work, body: &[u8], receipt: &Receipt<'_>) -> Result<Row, Vec<Fault>>;
 }
 
 /// A row that keeps the contract.

@@ -6,7 +6,8 @@ use flywheel_spool::SchemaKey;
 use super::{Intake, Row};
 use crate::metrics::Route;
 use crate::models::Version;
-use crate::transcode::{self, Fault, Receipt, Scratch};
+use crate::shared::Work;
+use crate::transcode::{self, Fault, Receipt};
 
 pub(crate) struct Outcomes;
 
@@ -20,14 +21,8 @@ impl Intake for Outcomes {
         version.outcome_schema
     }
 
-    fn transcode(
-        version: &Version,
-        scratch: &mut Scratch,
-        body: &[u8],
-        receipt: &Receipt<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<Row, Vec<Fault>> {
-        let stated = transcode::outcome(&version.plan, scratch, body, receipt, out)?;
+    fn transcode(version: &Version, work: &mut Work, body: &[u8], receipt: &Receipt<'_>) -> Result<Row, Vec<Fault>> {
+        let stated = transcode::outcome(&version.plan, &mut work.scratch, body, receipt, &mut work.datum)?;
         Ok(Row { prediction_id: stated.prediction_id, id: stated.event_id, sampled_out: false })
     }
 }

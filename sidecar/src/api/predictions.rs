@@ -6,7 +6,8 @@ use flywheel_spool::SchemaKey;
 use super::{Intake, Row};
 use crate::metrics::Route;
 use crate::models::Version;
-use crate::transcode::{self, Fault, Receipt, Scratch};
+use crate::shared::Work;
+use crate::transcode::{self, Fault, Receipt};
 
 pub(crate) struct Predictions;
 
@@ -20,14 +21,8 @@ impl Intake for Predictions {
         version.prediction_schema
     }
 
-    fn transcode(
-        version: &Version,
-        scratch: &mut Scratch,
-        body: &[u8],
-        receipt: &Receipt<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<Row, Vec<Fault>> {
-        let served = transcode::prediction(&version.plan, scratch, body, receipt, out)?;
+    fn transcode(version: &Version, work: &mut Work, body: &[u8], receipt: &Receipt<'_>) -> Result<Row, Vec<Fault>> {
+        let served = transcode::prediction(&version.plan, &mut work.scratch, body, receipt, &mut work.datum)?;
         let id = served.prediction_id;
         Ok(Row { prediction_id: id, id, sampled_out: served.sampled_out })
     }

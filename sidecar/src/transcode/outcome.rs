@@ -137,39 +137,22 @@ fn read(reader: &mut Reader<'_, '_>, plan: &Plan) -> Result<Statement, Stop> {
         event_id: Given::Absent,
         source: Given::Absent,
     };
-    let mut seen = 0_u32;
-    let mut next = 0;
-    let mut more = reader.member(true)?;
-    while more {
-        match reader.key(next, &plan.outcome_keys)? {
-            None => {
-                reader.faults.add(&[&reader.scratch.key], Reason::UnknownField, "an outcome has no such field")?;
-                reader.skip()?;
-            }
-            Some(place) if seen & (1 << place) != 0 => {
-                reader.faults.add(&[KEYS[place]], Reason::DuplicateKey, "the key has come before")?;
-                reader.skip()?;
-            }
-            Some(place) => {
-                seen |= 1 << place;
-                next = place + 1;
-                let name = KEYS[place];
-                match place {
-                    0 => statement.prediction_id = reader.prediction_id(plan.contract().ids)?,
-                    1 => statement.labels = labels(reader, plan)?,
-                    2 => statement.event_time_us = reader.instant(name)?,
-                    3 => statement.outcome_id = reader.text(name, |_| None)?,
-                    4 => statement.revision = reader.integer(name, &Type::Long, i64::MIN, i64::MAX)?,
-                    5 => statement.op = reader.word(name, &OPS)?,
-                    6 => statement.op_time_us = reader.instant(name)?,
-                    7 => statement.event_id = event_id(reader)?,
-                    _ => statement.source = reader.text(name, |_| None)?,
-                }
-            }
+    let unknown = "an outcome has no such field";
+    reader.members(&KEYS, &plan.outcome_keys, unknown, |reader, place| {
+        let name = KEYS[place];
+        match place {
+            0 => statement.prediction_id = reader.prediction_id(plan.contract().ids)?,
+            1 => statement.labels = labels(reader, plan)?,
+            2 => statement.event_time_us = reader.instant(name)?,
+            3 => statement.outcome_id = reader.text(name, |_| None)?,
+            4 => statement.revision = reader.integer(name, &Type::Long, i64::MIN, i64::MAX)?,
+            5 => statement.op = reader.word(name, &OPS)?,
+            6 => statement.op_time_us = reader.instant(name)?,
+            7 => statement.event_id = event_id(reader)?,
+            _ => statement.source = reader.text(name, |_| None)?,
         }
-        more = reader.member(false)?;
-    }
-    reader.close()?;
+        Ok(())
+    })?;
     Ok(statement)
 }
 

@@ -150,53 +150,36 @@ fn read(reader: &mut Reader<'_, '_>, plan: &Plan) -> Result<Envelope, Stop> {
     };
     let ids = plan.contract().ids;
     let as_it_is = |_: &str| None;
-    let mut seen = 0_u32;
-    let mut next = 0;
-    let mut more = reader.member(true)?;
-    while more {
-        match reader.key(next, &plan.prediction_keys)? {
-            None => {
-                reader.faults.add(&[&reader.scratch.key], Reason::UnknownField, "a prediction has no such field")?;
-                reader.skip()?;
+    let unknown = "a prediction has no such field";
+    let seen = reader.members(&KEYS, &plan.prediction_keys, unknown, |reader, place| {
+        let name = KEYS[place];
+        match place {
+            0 => envelope.prediction_id = reader.prediction_id(ids)?,
+            1 => envelope.event_time_us = reader.instant(name)?,
+            2 => envelope.request_id = reader.text(name, as_it_is)?,
+            3 => {
+                envelope.parent_prediction_id = reader.text(name, |text| {
+                    uuid_of(text).filter(|_| ids == Ids::Minted).map(|uuid| Id::from_uuid(&uuid))
+                })?;
             }
-            Some(place) if seen & (1 << place) != 0 => {
-                reader.faults.add(&[KEYS[place]], Reason::DuplicateKey, "the key has come before")?;
-                reader.skip()?;
+            4 => envelope.model_version = reader.text(name, as_it_is)?,
+            5 => envelope.variant = reader.text(name, as_it_is)?,
+            6 => envelope.exposure = reader.word(name, &EXPOSURES)?,
+            7 => envelope.rank = reader.integer(name, &Type::Int, 0, i32::MAX.into())?,
+            8 => envelope.latency_us = reader.integer(name, &Type::Long, 0, i64::MAX)?,
+            9 => envelope.status = reader.text(name, as_it_is)?,
+            10..=14 => {
+                envelope.blocks[place - 10] = reader.block(&plan.blocks[place - 10])?;
+                note_sample(reader, plan, place - 10);
             }
-            Some(place) => {
-                seen |= 1 << place;
-                next = place + 1;
-                let name = KEYS[place];
-                match place {
-                    0 => envelope.prediction_id = reader.prediction_id(ids)?,
-                    1 => envelope.event_time_us = reader.instant(name)?,
-                    2 => envelope.request_id = reader.text(name, as_it_is)?,
-                    3 => {
-                        envelope.parent_prediction_id = reader.text(name, |text| {
-                            uuid_of(text).filter(|_| ids == Ids::Minted).map(|uuid| Id::from_uuid(&uuid))
-                        })?;
-                    }
-                    4 => envelope.model_version = reader.text(name, as_it_is)?,
-                    5 => envelope.variant = reader.text(name, as_it_is)?,
-                    6 => envelope.exposure = reader.word(name, &EXPOSURES)?,
-                    7 => envelope.rank = reader.integer(name, &Type::Int, 0, i32::MAX.into())?,
-                    8 => envelope.latency_us = reader.integer(name, &Type::Long, 0, i64::MAX)?,
-                    9 => envelope.status = reader.text(name, as_it_is)?,
-                    10..=14 => {
-                        envelope.blocks[place - 10] = reader.block(&plan.blocks[place - 10])?;
-                        note_sample(reader, plan, place - 10);
-                    }
-                    _ => {
-                        let detail = "feature handles are not served yet; send the features themselves";
-                        reader.faults.add(&[name], Reason::NotSupported, detail)?;
-                        reader.skip()?;
-                    }
-                }
+            _ => {
+                let detail = "feature handles are not served yet; send the features themselves";
+                reader.faults.add(&[name], Reason::NotSupported, detail)?;
+                reader.skip()?;
             }
         }
-        more = reader.member(false)?;
-    }
-    reader.close()?;
+        Ok(())
+    })?;
     if matches!(envelope.model_version, Given::Absent) {
         reader.missing(&["model_version"], "the version of the model that predicted")?;
     }

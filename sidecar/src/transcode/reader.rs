@@ -111,6 +111,41 @@ impl<'b, 's> Reader<'b, 's> {
         Ok(place)
     }
 
+    /// Reads the members of the body and closes it: `value` reads the value of the key at a place of `keys`, at most once
+    /// each. Gives the places that came, a bit each; `unknown` is said of other keys.
+    #[inline]
+    pub fn members(
+        &mut self,
+        keys: &[&str],
+        names: &Names,
+        unknown: &'static str,
+        mut value: impl FnMut(&mut Self, usize) -> Result<(), Stop>,
+    ) -> Result<u32, Stop> {
+        let mut seen = 0_u32;
+        let mut next = 0;
+        let mut more = self.member(true)?;
+        while more {
+            match self.key(next, names)? {
+                None => {
+                    self.faults.add(&[&self.scratch.key], Reason::UnknownField, unknown)?;
+                    self.skip()?;
+                }
+                Some(place) if seen & (1 << place) != 0 => {
+                    self.faults.add(&[keys[place]], Reason::DuplicateKey, "the key has come before")?;
+                    self.skip()?;
+                }
+                Some(place) => {
+                    seen |= 1 << place;
+                    next = place + 1;
+                    value(self, place)?;
+                }
+            }
+            more = self.member(false)?;
+        }
+        self.close()?;
+        Ok(seen)
+    }
+
     fn other_key(&mut self, names: &Names) -> Result<Option<usize>, Stop> {
         let raw = self.scanner.string().map_err(|broken| self.stop(broken))?;
         if !raw.has_escapes
