@@ -18,6 +18,7 @@ pub mod partition;
 pub mod register;
 pub mod registry;
 pub mod show;
+pub mod token;
 pub mod wire;
 
 #[cfg(feature = "kafka")]

@@ -8,15 +8,19 @@
 //!
 //! All: `cleanup.policy=delete`, and `min.insync.replicas=2` where there are replicas. What exists is never changed:
 //! each setting that differs is told with what it should be, since only the owner of the cluster can weigh a change.
+//!
+//! SASL is what librdkafka's options say, but for OAUTHBEARER: the client that makes topics cannot be given a token.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 
 use crate::wire::{self, Kind};
 
@@ -63,6 +67,14 @@ pub struct Topic {
 pub enum TopicsError {
     #[error("Kafka: {0}")]
     Kafka(#[from] KafkaError),
+    /// With what the client said while it tried.
+    #[error("Kafka: {error}: {reason}")]
+    Unreachable { error: KafkaError, reason: String },
+    #[error(
+        "topics cannot be set up over OAUTHBEARER: use a listener with SCRAM or TLS certificates for this, or make the \
+         topics with your cluster's own tools and register without --kafka"
+    )]
+    Token,
     #[error("topic {topic} was not created: {code}")]
     Create { topic: String, code: RDKafkaErrorCode },
     #[error("topic {topic} was created, but no broker shows it after {APPEAR_TIMEOUT:?}; run register again")]
@@ -77,6 +89,30 @@ pub enum TopicsError {
 }
 
 type Admin = AdminClient<DefaultClientContext>;
+type Asker = ThreadedProducer<Heard>;
+
+/// Keeps what the client says last; the admin client itself tells nobody.
+#[derive(Default)]
+struct Heard {
+    reason: Mutex<String>,
+}
+
+impl ClientContext for Heard {
+    fn error(&self, error: KafkaError, reason: &str) {
+        // That no broker is left follows from the reason before it.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason.to_owned();
+        }
+    }
+
+    fn log(&self, _level: RDKafkaLogLevel, _facility: &str, _message: &str) {}
+}
+
+impl ProducerContext for Heard {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _result: &DeliveryResult<'_>, _opaque: ()) {}
+}
 
 /// What a topic must be.
 struct Wanted {
@@ -93,8 +129,10 @@ struct Wanted {
 /// # Errors
 /// `Unfit` with every difference of topics that exist; missing ones were created nevertheless.
 pub async fn ensure(config: &TopicsConfig, model: &str) -> Result<Vec<Topic>, TopicsError> {
-    let admin = Arc::new(client(config)?);
-    let found = metadata(&admin).await?;
+    let options = options(config)?;
+    let asker: Arc<Asker> = Arc::new(options.create_with_context(Heard::default())?);
+    let found = metadata(&asker).await?;
+    let admin: Admin = options.create()?;
     let names = [Kind::Predictions, Kind::Outcomes].map(|kind| wire::topic(&config.prefix, model, kind));
     let existing = names.iter().filter_map(|name| found.partitions.get(name).copied()).max();
     let partitions = config.partitions.or(existing).unwrap_or(PARTITIONS_DEFAULT);
@@ -111,7 +149,7 @@ pub async fn ensure(config: &TopicsConfig, model: &str) -> Result<Vec<Topic>, To
         topics.push(Topic { name: wanted.name.clone(), partitions: wanted.partitions, created });
     }
     let created: Vec<&str> = topics.iter().filter(|topic| topic.created).map(|topic| topic.name.as_str()).collect();
-    let found = appeared(&admin, &created).await?;
+    let found = appeared(&asker, &created).await?;
     let mut faults = Vec::new();
     for (wanted, topic) in wanted.iter().zip(&mut topics) {
         topic.partitions = found.partitions.get(&wanted.name).copied().unwrap_or(wanted.partitions);
@@ -143,13 +181,16 @@ fn model_topic(name: String, partitions: i32, ingest_time: IngestTime) -> Wanted
     Wanted { name, partitions, settings: demanded.clone(), demanded }
 }
 
-fn client(config: &TopicsConfig) -> Result<Admin, TopicsError> {
+fn options(config: &TopicsConfig) -> Result<ClientConfig, TopicsError> {
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", &config.brokers).set("client.id", "flywheel-schemas");
     for (key, value) in &config.librdkafka {
+        if matches!(key.as_str(), "sasl.mechanism" | "sasl.mechanisms") && value.eq_ignore_ascii_case("OAUTHBEARER") {
+            return Err(TopicsError::Token);
+        }
         client.set(key, value);
     }
-    Ok(client.create()?)
+    Ok(client)
 }
 
 struct Found {
@@ -158,10 +199,13 @@ struct Found {
 }
 
 /// All topics, since asking for one by name may create it.
-async fn metadata(admin: &Arc<Admin>) -> Result<Found, TopicsError> {
-    let admin = Arc::clone(admin);
-    let fetched = tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(None, CALL_TIMEOUT)).await;
-    let metadata = fetched.map_err(|error| TopicsError::Abandoned(error.to_string()))??;
+async fn metadata(asker: &Arc<Asker>) -> Result<Found, TopicsError> {
+    let asking = Arc::clone(asker);
+    let fetched = tokio::task::spawn_blocking(move || asking.client().fetch_metadata(None, CALL_TIMEOUT)).await;
+    let metadata = fetched.map_err(|error| TopicsError::Abandoned(error.to_string()))?.map_err(|error| {
+        let reason = asker.context().reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if reason.is_empty() { TopicsError::Kafka(error) } else { TopicsError::Unreachable { error, reason } }
+    })?;
     let count = |length: usize| i32::try_from(length).unwrap_or(i32::MAX);
     Ok(Found {
         brokers: count(metadata.brokers().len()),
@@ -195,10 +239,10 @@ async fn create(admin: &Admin, wanted: &Wanted, replication: i32) -> Result<bool
 }
 
 /// Waits until the brokers show the new topics.
-async fn appeared(admin: &Arc<Admin>, created: &[&str]) -> Result<Found, TopicsError> {
+async fn appeared(asker: &Arc<Asker>, created: &[&str]) -> Result<Found, TopicsError> {
     let start = Instant::now();
     loop {
-        let found = metadata(admin).await?;
+        let found = metadata(asker).await?;
         match created.iter().find(|name| !found.partitions.contains_key(**name)) {
             None => return Ok(found),
             Some(name) if start.elapsed() > APPEAR_TIMEOUT => {

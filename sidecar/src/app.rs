@@ -30,6 +30,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::dead_letter::{self, DeadLetters};
+use crate::forward::brokers::Brokers;
 use crate::forward::{Destination, DestinationError, Forwarder, LogConfig, Remaining, Topics};
 use crate::install::{Installer, SERVICE_SHARE, options};
 use crate::ledger::{self, ClosedBy, Ledger, LedgerError};
@@ -138,7 +139,8 @@ impl App {
         })
         .await?;
         // The disk may take long to recover from; the runtime has other things to do meanwhile.
-        let opening = tokio::task::spawn_blocking(move || open(config)).await.map_err(|_| AppError::Interrupted)?;
+        let brokers = destination.brokers();
+        let opening = tokio::task::spawn_blocking(move || open(config, brokers)).await.map_err(|_| AppError::Interrupted)?;
         let Opened { config, shared, installer, mut ledger, opened } = opening?;
         for name in &opened {
             let Some(spool) = shared.spool(name) else { continue };
@@ -315,7 +317,7 @@ struct Opened {
 }
 
 /// All that blocks for the disk.
-fn open(config: Config) -> Result<Opened, AppError> {
+fn open(config: Config, brokers: Option<Arc<Brokers>>) -> Result<Opened, AppError> {
     let dir = config.spool.dir.clone();
     std::fs::create_dir_all(&dir).map_err(|source| AppError::Dir { dir: dir.clone(), source })?;
     let metrics = Arc::new(Metrics::new());
@@ -345,6 +347,7 @@ fn open(config: Config) -> Result<Opened, AppError> {
         requests: Semaphore::new(config.limits.concurrency),
         work: WorkPool::default(),
         spools: std::sync::RwLock::default(),
+        brokers,
         is_ready: AtomicBool::new(false),
     });
     shared.add_spool(dead_letter::SPOOL, letters);

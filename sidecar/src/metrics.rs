@@ -19,6 +19,7 @@
 //! | `flywheel_recovery_torn_bytes`, `flywheel_recovery_skipped_bytes` | spool | what the last start cut off and stepped over |
 //! | `flywheel_delivered_records_total` | spool, kind | records that the log has taken |
 //! | `flywheel_forward_blocked` | spool | 1 while a record cannot go on without a person |
+//! | `flywheel_log_away` | | 1 while no Kafka broker answers; records wait in the spools |
 //! | `flywheel_ledger_records_total` | closed_by | ledger records written |
 
 use axum::http::StatusCode;
@@ -123,6 +124,7 @@ pub(crate) struct Metrics {
     skipped_bytes: SpoolGauge,
     delivered: Family<Delivered, Counter>,
     blocked: SpoolGauge,
+    log_away: Gauge,
     ledger_records: Family<ClosedBy, Counter>,
 }
 
@@ -158,6 +160,7 @@ impl Metrics {
             skipped_bytes: Family::default(),
             delivered: Family::default(),
             blocked: Family::default(),
+            log_away: Gauge::default(),
             ledger_records: Family::default(),
         };
         let of = &metrics;
@@ -183,6 +186,8 @@ impl Metrics {
         registry.register_with_unit("recovery_skipped", help, Unit::Bytes, of.skipped_bytes.clone());
         registry.register("delivered_records", "Records that the log has taken", of.delivered.clone());
         registry.register("forward_blocked", "1 while a record cannot go on without a person", of.blocked.clone());
+        let help = "1 while no Kafka broker answers; records wait in the spools";
+        registry.register("log_away", help, of.log_away.clone());
         registry.register("ledger_records", "Ledger records written", of.ledger_records.clone());
         Metrics { registry, ..metrics }
     }
@@ -196,6 +201,7 @@ impl Metrics {
             self.spool_unforwarded.get_or_create(&labels).set(signed(usage.next.saturating_sub(usage.cursor)));
             self.spool_failed.get_or_create(&labels).set(i64::from(spool.failure().is_some()));
         }
+        self.log_away.set(i64::from(shared.brokers.as_ref().is_some_and(|brokers| brokers.are_away())));
         let mut out = String::new();
         // Writing to memory does not fail.
         let _ = text::encode(&mut out, &self.registry);

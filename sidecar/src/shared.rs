@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::Limits;
 use crate::dead_letter::DeadLetters;
+use crate::forward::brokers::Brokers;
 use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::transcode::Scratch;
@@ -24,6 +25,8 @@ pub(crate) struct Shared {
     pub(crate) work: WorkPool,
     /// All spools of this process by directory name, for the gauges and for the end.
     pub(crate) spools: RwLock<BTreeMap<String, Spool>>,
+    /// None where the log is a folder.
+    pub(crate) brokers: Option<Arc<Brokers>>,
     /// Contracts parsed, spools recovered, sockets bound; false again once it stops.
     pub(crate) is_ready: AtomicBool,
 }

@@ -6,19 +6,27 @@
 //! decided in [`kind_of`] and whose consequence in [`policy`](super::policy).
 //!
 //! After a fatal error the client is made anew, once for all forwarders: each notices by its failed records.
+//!
+//! Whether the brokers answer is known to [`Brokers`]: they are away when the client says that none is connected, and back
+//! with the next report or answer. A task, which ends with the producer, asks them every second while they are away,
+//! since without records nothing else would.
+//!
+//! SASL: what librdkafka's options say, and for OAUTHBEARER the file that [`token`] describes.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::ClientConfig;
+use flywheel_schemas::token;
+use rdkafka::client::{ClientContext, OAuthToken};
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::brokers::Brokers;
 use super::policy::{Failure, FailureKind};
 use super::{DestinationError, LogConfig, Message, Place, Report, SendError};
 
@@ -48,6 +56,9 @@ const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same answer serves all forwarders for so long; so often at most a missing topic is looked for.
 const METADATA_AGE: Duration = Duration::from_secs(1);
 
+/// How often brokers that are away are asked whether they are back.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
 type Client = ThreadedProducer<Context>;
 
 /// The producer of the process. Clones are the same one.
@@ -59,6 +70,7 @@ pub struct Producer {
 struct Shared {
     config: ClientConfig,
     replay: bool,
+    brokers: Arc<Brokers>,
     current: Mutex<Generation>,
     /// Held while topics are asked for, so that one question is under way at a time.
     topics: tokio::sync::Mutex<Topics>,
@@ -96,17 +108,24 @@ impl Producer {
             client.set(name, value);
         }
         client.set("bootstrap.servers", servers);
-        let first = create(&client).map_err(|error| DestinationError::Config {
+        let brokers = Arc::new(Brokers::default());
+        let first = create(&client, &brokers).map_err(|error| DestinationError::Config {
             what: format!("log: librdkafka refuses its configuration: {error}"),
         })?;
-        Ok(Producer {
-            shared: Arc::new(Shared {
-                config: client,
-                replay: config.replay,
-                current: Mutex::new(Generation { number: 0, client: first }),
-                topics: tokio::sync::Mutex::default(),
-            }),
-        })
+        let shared = Arc::new(Shared {
+            config: client,
+            replay: config.replay,
+            brokers,
+            current: Mutex::new(Generation { number: 0, client: first }),
+            topics: tokio::sync::Mutex::default(),
+        });
+        tokio::spawn(look_for_brokers(Arc::downgrade(&shared)));
+        Ok(Producer { shared })
+    }
+
+    /// What is known of the brokers; outlives the producer.
+    pub fn brokers(&self) -> Arc<Brokers> {
+        self.shared.brokers.clone()
     }
 
     /// A lane for one forwarder.
@@ -123,7 +142,7 @@ impl Producer {
     fn renew(&self, failed: u64) -> Result<Generation, KafkaError> {
         let mut current = lock(&self.shared.current);
         if current.number == failed {
-            let client = create(&self.shared.config)?;
+            let client = create(&self.shared.config, &self.shared.brokers)?;
             *current = Generation { number: failed + 1, client };
             tracing::warn!("Kafka producer made anew; records are sent again from the cursor");
         }
@@ -133,6 +152,15 @@ impl Producer {
     /// How many partitions a topic has. All topics are asked for, since a broker may make a topic that is asked for by
     /// name, with partitions and times that are not those of the contract.
     async fn partitions(&self, topic: &str) -> Result<i32, Failure> {
+        let topics = self.ask().await?;
+        topics.counts.get(topic).copied().filter(|count| *count > 0).ok_or_else(|| {
+            let cause = format!("topic {topic} is not there: register the model's contract, which makes its topics");
+            Failure::new(FailureKind::UnknownTopic, cause)
+        })
+    }
+
+    /// The topics that there are; asks for them unless that was just done.
+    async fn ask(&self) -> Result<tokio::sync::MutexGuard<'_, Topics>, Failure> {
         let mut topics = self.shared.topics.lock().await;
         if topics.asked.is_none_or(|asked| asked.elapsed() >= METADATA_AGE) {
             let client = self.current().client;
@@ -145,16 +173,27 @@ impl Producer {
                 answer.await.map_err(|error| Failure::new(FailureKind::Passing, error.to_string()))?;
             topics.counts = answer.map_err(|error| failure(&error))?;
             topics.asked = Some(Instant::now());
+            self.shared.brokers.answered();
         }
-        topics.counts.get(topic).copied().filter(|count| *count > 0).ok_or_else(|| {
-            let cause = format!("topic {topic} is not there: register the model's contract, which makes its topics");
-            Failure::new(FailureKind::UnknownTopic, cause)
-        })
+        Ok(topics)
     }
 }
 
-fn create(config: &ClientConfig) -> Result<Client, KafkaError> {
-    config.create_with_context(Context)
+fn create(config: &ClientConfig, brokers: &Arc<Brokers>) -> Result<Client, KafkaError> {
+    config.create_with_context(Context { brokers: brokers.clone() })
+}
+
+/// Asks brokers that are away whether they are back; ends with the producer.
+async fn look_for_brokers(shared: Weak<Shared>) {
+    loop {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        let Some(shared) = shared.upgrade() else { return };
+        if shared.brokers.are_away()
+            && let Err(failure) = (Producer { shared }).ask().await
+        {
+            tracing::debug!(%failure, "Kafka does not answer");
+        }
+    }
 }
 
 /// One forwarder's way to the producer.
@@ -246,12 +285,49 @@ struct Delivery {
 }
 
 /// Logs and reports of the client; called on its thread.
-struct Context;
+struct Context {
+    brokers: Arc<Brokers>,
+}
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    /// Brokers that are away are librdkafka's to try again; what is lost or needs a person shows in the reports.
     fn error(&self, error: KafkaError, reason: &str) {
-        // Brokers that are away are librdkafka's to try again; what is lost or needs a person shows in the reports.
-        tracing::warn!(%error, reason, "Kafka producer");
+        use RDKafkaErrorCode as Code;
+        match error.rdkafka_error_code() {
+            Some(Code::AllBrokersDown) => {
+                self.brokers.lost(reason);
+            }
+            // One broker of several, which says little; of the last one the above is said as well.
+            Some(Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut) => {
+                tracing::debug!(%error, reason, "Kafka producer");
+            }
+            Some(code) => {
+                self.brokers.complained(&format!("{code:?}"), reason);
+            }
+            None => {
+                self.brokers.complained("", reason);
+            }
+        }
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        use RDKafkaLogLevel as Level;
+        match level {
+            // These come as errors too, see above.
+            _ if matches!(facility, "FAIL" | "ERROR") => tracing::debug!(facility, message, "librdkafka"),
+            Level::Emerg | Level::Alert | Level::Critical | Level::Error | Level::Warning => {
+                tracing::warn!(facility, message, "librdkafka");
+            }
+            Level::Notice | Level::Info => tracing::info!(facility, message, "librdkafka"),
+            Level::Debug => tracing::debug!(facility, message, "librdkafka"),
+        }
+    }
+
+    fn generate_oauth_token(&self, option: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        let token = token::read(option)?;
+        Ok(OAuthToken { token: token.text, principal_name: token.principal, lifetime_ms: token.until_ms })
     }
 }
 
@@ -260,7 +336,10 @@ impl ProducerContext for Context {
 
     fn delivery(&self, result: &DeliveryResult<'_>, delivery: Box<Delivery>) {
         let result = match result {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.brokers.answered();
+                Ok(())
+            }
             Err((error, _)) => Err(failure(error)),
         };
         // The forwarder may have gone over to another client, or be at its end.
@@ -315,8 +394,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_the_promises_rest_on_is_not_to_be_set() {
+    #[tokio::test]
+    async fn what_the_promises_rest_on_is_not_to_be_set() {
         for name in ["acks", "enable.idempotence", "delivery.timeout.ms", "bootstrap.servers"] {
             let librdkafka = [(name.to_string(), "1".to_string())].into();
             let config = LogConfig { librdkafka, ..LogConfig::default() };
@@ -325,8 +404,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_unknown_option_is_said_at_the_start() {
+    #[tokio::test]
+    async fn an_unknown_option_is_said_at_the_start() {
         let librdkafka = [("no.such.option".to_string(), "1".to_string())].into();
         let config = LogConfig { librdkafka, ..LogConfig::default() };
         let error = Producer::open("127.0.0.1:1", &config).err().unwrap().to_string();

@@ -30,6 +30,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
+pub mod brokers;
 mod headers;
 pub mod kafka;
 pub mod local;
@@ -38,6 +39,7 @@ mod schema_ids;
 mod topics;
 mod window;
 
+use brokers::Brokers;
 use headers::{Header, TICK, Texts};
 use policy::{Action, BackOff, Failure, FailureKind};
 use schema_ids::SchemaIds;
@@ -97,6 +99,14 @@ impl Destination {
         } else {
             let what = format!("log.url is {:?}; it is kafka://host:port,… or file:DIR", config.url);
             Err(DestinationError::Config { what })
+        }
+    }
+
+    /// What is known of the brokers; none where there are none.
+    pub fn brokers(&self) -> Option<Arc<Brokers>> {
+        match self {
+            Destination::Kafka(producer) => Some(producer.brokers()),
+            Destination::Local(_) => None,
         }
     }
 
