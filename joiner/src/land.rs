@@ -10,6 +10,7 @@
 //! | schema id unknown, or registry away | its partition waits, with an alarm; the others go on |
 //! | no value, not framed, schema unusable, datum damaged | dead letter |
 //! | id no UUIDv7 or not of the event time (`ids: minted`), event time over an hour ahead of its ingest | dead letter |
+//! | `contract_version` is not that of the schema's contract | dead letter |
 //! | key belongs to another partition | appended there, counted, not landed here |
 //! | appended over a minute ahead of this machine's clock (broker time) | its partition waits, with an alarm |
 
@@ -180,7 +181,9 @@ impl Pipeline {
         let now = Instant::now();
         for ((kind, number), retry) in &mut self.held {
             let Some(side) = self.partitions.get_mut(number).map(|part| part.side_mut(*kind)) else { continue };
-            if *retry <= now && let Some(offset) = side.waits_for.take() {
+            if *retry <= now
+                && let Some(offset) = side.waits_for.take()
+            {
                 self.feed.assign(*kind, *number, offset)?;
                 *retry = now + SCHEMA_RETRY;
             }
@@ -338,7 +341,11 @@ impl Pipeline {
                     let stamp: BTreeMap<i32, i64> = to.iter().map(|(number, mark)| (*number, mark.next)).collect();
                     self.index.apply(&landing.statements, &stamp)?;
                 }
-                self.metrics.committed(&self.model, landing.table.name(), landing.batches.iter().map(RecordBatch::num_rows).sum());
+                self.metrics.committed(
+                    &self.model,
+                    landing.table.name(),
+                    landing.batches.iter().map(RecordBatch::num_rows).sum(),
+                );
                 landing.clear();
                 for (number, mark) in to {
                     if let Some(part) = self.partitions.get_mut(&number) {
@@ -350,10 +357,13 @@ impl Pipeline {
             Outcome::Fenced(recorded) => {
                 landing.clear();
                 self.metrics.fenced(&self.model, self.landings.get(kind).table.name());
-                for number in to.into_keys() {
-                    self.rewind(kind, number, recorded.get(&number).copied())?;
+                let numbers: Vec<i32> = to.into_keys().collect();
+                for number in &numbers {
+                    self.rewind(kind, *number, recorded.get(number).and_then(|mark| mark.known()))?;
                 }
                 if kind == Kind::Outcomes {
+                    // Gaps in what this joiner has not read itself; whoever landed it has kept them before.
+                    self.take_bars(&numbers).await?;
                     self.catch_up().await?;
                 }
             }
@@ -397,9 +407,13 @@ impl Landings {
 fn examine(contract: &Contract, kind: Kind, keys: &Keys, ingest_ms: i64) -> Result<(), (&'static str, String)> {
     let event_ms = keys.event_time_us.div_euclid(1000);
     if contract.ids == Ids::Minted {
-        let id_ms = uuid::Uuid::try_parse(&keys.prediction_id).ok().as_ref().and_then(id::time_ms);
-        match (id_ms, kind) {
-            (None, _) => return Err(("invalid_id", "prediction_id is no UUIDv7".to_owned())),
+        // Another spelling would be another id in keys, index and tables.
+        let id = uuid::Uuid::try_parse(&keys.prediction_id).ok();
+        let id = id.filter(|id| *id.hyphenated().encode_lower(&mut [0; 36]) == keys.prediction_id);
+        match (id.as_ref().and_then(id::time_ms), kind) {
+            (None, _) => {
+                return Err(("invalid_id", "prediction_id is no UUIDv7 in lower-case, hyphenated text".to_owned()));
+            }
             (Some(id_ms), Kind::Predictions) if id_ms * 1000 != keys.event_time_us => {
                 let detail = format!("the id is of {id_ms} ms, event_time is {} µs", keys.event_time_us);
                 return Err(("id_time_mismatch", detail));
@@ -407,8 +421,17 @@ fn examine(contract: &Contract, kind: Kind, keys: &Keys, ingest_ms: i64) -> Resu
             _ => {}
         }
     }
+    // The row is sealed by the version that it names.
+    if kind == Kind::Predictions && keys.contract_version != Some(contract.version) {
+        let said = keys.contract_version.map_or("none".to_owned(), |version| version.to_string());
+        let detail = format!("contract_version is {said}, the schema's contract is version {}", contract.version);
+        return Err(("contract_version_mismatch", detail));
+    }
     if kind == Kind::Predictions && event_ms - ingest_ms > AHEAD_MAX_MS {
-        return Err(("event_time_ahead", format!("event_time is {} ms after the log received it", event_ms - ingest_ms)));
+        return Err((
+            "event_time_ahead",
+            format!("event_time is {} ms after the log received it", event_ms - ingest_ms),
+        ));
     }
     Ok(())
 }

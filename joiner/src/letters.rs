@@ -63,7 +63,8 @@ impl DeadLetter {
 
 /// Appends dead letters; the id is the coordinates, so that a letter that is written twice has one id.
 pub(crate) async fn append(table: &mut Table, letters: &[DeadLetter]) -> Result<(), PipelineError> {
-    let text = |of: fn(&DeadLetter) -> String| -> ArrayRef { Arc::new(StringArray::from_iter_values(letters.iter().map(of))) };
+    let text =
+        |of: fn(&DeadLetter) -> String| -> ArrayRef { Arc::new(StringArray::from_iter_values(letters.iter().map(of))) };
     let mut faults = ListBuilder::new(StringBuilder::new());
     for letter in letters {
         faults.values().append_value(&letter.detail);
@@ -105,11 +106,7 @@ pub(crate) async fn append_bars(table: &mut Table, model: &str, bars: &[(i32, Ba
 }
 
 /// The bars that the seal log has for some partitions of a model.
-pub(crate) async fn read_bars(
-    table: &Table,
-    model: &str,
-    numbers: &[i32],
-) -> Result<Vec<(i32, Bar)>, PipelineError> {
+pub(crate) async fn read_bars(table: &Table, model: &str, numbers: &[i32]) -> Result<Vec<(i32, Bar)>, PipelineError> {
     let any = Predicate::Or(numbers.iter().map(|number| Predicate::Partition(*number)).collect());
     let mut stream = Box::pin(table.scan(&["model", "kafka_partition", "closed_after", "closed_through"], any).await?);
     let mut bars = Vec::new();

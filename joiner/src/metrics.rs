@@ -179,9 +179,20 @@ impl Metrics {
 
     pub fn gap(&self, model: &str, partition: i32, bar: &Bar) {
         match bar.after_ms {
-            None => tracing::debug!(model, partition, through_ms = bar.through_ms, "ticks before the first outcome record are barred"),
+            None => tracing::debug!(
+                model,
+                partition,
+                through_ms = bar.through_ms,
+                "ticks before the first outcome record are barred"
+            ),
             Some(after_ms) => {
-                tracing::warn!(model, partition, after_ms, through_ms = bar.through_ms, "gap in the outcomes: ticks barred");
+                tracing::warn!(
+                    model,
+                    partition,
+                    after_ms,
+                    through_ms = bar.through_ms,
+                    "gap in the outcomes: ticks barred"
+                );
                 self.gaps.get_or_create(&of(model)).inc();
             }
         }
@@ -190,6 +201,13 @@ impl Metrics {
     pub fn partitions(&self, model: &str, count: usize) {
         tracing::info!(model, partitions = count, "partitions owned");
         self.partitions.get_or_create(&of(model)).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// What is another joiner's now is not told here any more.
+    pub fn partition_left(&self, model: &str, partition: i32) {
+        let of = OfPartition { model: model.to_owned(), partition };
+        self.waits.remove(&of);
+        self.sealed_through.remove(&of);
     }
 
     /// Said once per wait; `first` is whether this is its beginning.

@@ -15,7 +15,7 @@ use flywheel_schemas::wire::{self, Kind};
 use futures::TryStreamExt;
 use tokio::sync::mpsc;
 
-use crate::bar::{Bar, Bars};
+use crate::bar::Bars;
 use crate::config::Config;
 use crate::contracts::Contracts;
 use crate::index::{Index, IndexError};
@@ -24,6 +24,9 @@ use crate::metrics::Metrics;
 use crate::partition::{Partition, Side};
 use crate::source::{Feed, Feeds, SourceError};
 use crate::table::{Mark, Predicate, Table, TableError, Warehouse};
+
+#[cfg(test)]
+mod tests;
 
 /// Records taken from the feed in one turn: bounds the memory between two looks at what is waiting.
 const RECORDS_PER_TURN: usize = 8192;
@@ -133,12 +136,7 @@ impl PipelineError {
 }
 
 /// Runs one model until the commands end. Whatever fails is tried again from what the tables have recorded.
-pub(crate) async fn run(
-    model: String,
-    shared: Shared,
-    feeds: Feeds,
-    mut commands: mpsc::UnboundedReceiver<Command>,
-) {
+pub(crate) async fn run(model: String, shared: Shared, feeds: Feeds, mut commands: mpsc::UnboundedReceiver<Command>) {
     let mut owned: Vec<i32> = Vec::new();
     let mut wait = RETRY.0;
     loop {
@@ -222,10 +220,7 @@ impl Pipeline {
             cluster: shared.cluster.clone(),
             feed: feeds.feed(model)?,
             contracts,
-            landings: Landings {
-                predictions: Landing::new(predictions),
-                outcomes: Landing::new(outcomes),
-            },
+            landings: Landings { predictions: Landing::new(predictions), outcomes: Landing::new(outcomes) },
             training,
             dead_letter,
             seal_log,
@@ -283,17 +278,13 @@ impl Pipeline {
         let predictions = self.recorded(Kind::Predictions).await?;
         let outcomes = self.recorded(Kind::Outcomes).await?;
         let training = self.training.progress().await?.map(|progress| progress.marks).unwrap_or_default();
-        let bars = self.barred(&new).await?;
-        for number in new {
-            let mut part = Partition {
+        for number in new.iter().copied() {
+            let part = Partition {
                 predictions: Side::new(predictions.get(&number).copied()),
                 outcomes: Side::new(outcomes.get(&number).copied()),
                 done_ms: training.get(&number).map(|mark| mark.next),
                 bars: Bars::new(self.grid_ms, self.drain_ms),
             };
-            for (_, bar) in bars.iter().filter(|(owner, _)| *owner == number) {
-                part.bars.add(*bar);
-            }
             if let Some(done) = part.done_ms
                 && [&part.predictions, &part.outcomes].iter().any(|side| side.last_ms().is_none_or(|last| last < done))
             {
@@ -310,6 +301,7 @@ impl Pipeline {
             self.partitions.insert(number, part);
         }
         self.metrics.partitions(&self.model, self.partitions.len());
+        self.take_bars(&new).await?;
         self.catch_up().await
     }
 
@@ -334,6 +326,7 @@ impl Pipeline {
         for number in numbers {
             if self.partitions.remove(number).is_some() {
                 self.feed.unassign(*number);
+                self.metrics.partition_left(&self.model, *number);
             }
         }
         self.metrics.partitions(&self.model, self.partitions.len());
@@ -373,10 +366,15 @@ impl Pipeline {
         }
     }
 
-    /// What the seal log has barred for these partitions.
-    async fn barred(&mut self, numbers: &[i32]) -> Result<Vec<(i32, Bar)>, PipelineError> {
+    /// Takes over what the seal log has barred for these partitions.
+    pub(crate) async fn take_bars(&mut self, numbers: &[i32]) -> Result<(), PipelineError> {
         self.seal_log.refresh().await?;
-        crate::letters::read_bars(&self.seal_log, &self.model, numbers).await
+        for (number, bar) in crate::letters::read_bars(&self.seal_log, &self.model, numbers).await? {
+            if let Some(part) = self.partitions.get_mut(&number) {
+                part.bars.add(bar);
+            }
+        }
+        Ok(())
     }
 
     /// Brings the index up to what the outcomes table has recorded.

@@ -132,7 +132,9 @@ impl Pipeline {
         rows_max: Option<usize>,
     ) -> Result<Option<(Vec<RecordBatch>, HashMap<(i32, i64), Due>)>, PipelineError> {
         let seal_ms = || self.contracts.versions().map(|contract| contract.seal_ms());
-        let (Some(least), Some(greatest)) = (seal_ms().min(), seal_ms().max()) else { return Ok(Some(Default::default())) };
+        let (Some(least), Some(greatest)) = (seal_ms().min(), seal_ms().max()) else {
+            return Ok(Some(Default::default()));
+        };
         let drain_ms = self.drain_ms;
         let open: Vec<(&Span, i64)> = spans.values().filter_map(|span| Some((span, span.ready?))).collect();
         let open: Vec<(&Span, i64)> = open.into_iter().filter(|(span, ready)| span.done != Some(*ready)).collect();
@@ -245,8 +247,10 @@ impl Pipeline {
             }
         }
         let files = writer.close().await?;
-        let from: BTreeMap<i32, Mark> =
-            spans.keys().filter_map(|number| Some((*number, tick_mark(self.partitions.get(number)?.done_ms)))).collect();
+        let from: BTreeMap<i32, Mark> = spans
+            .keys()
+            .filter_map(|number| Some((*number, tick_mark(self.partitions.get(number)?.done_ms))))
+            .collect();
         let to: BTreeMap<i32, Mark> =
             spans.iter().map(|(number, span)| (*number, tick_mark(Some(span.through)))).collect();
         let complete = self.partition_count;
@@ -266,7 +270,7 @@ impl Pipeline {
                 self.metrics.fenced(&self.model, self.training.name());
                 for number in spans.keys() {
                     if let Some(part) = self.partitions.get_mut(number) {
-                        part.done_ms = recorded.get(number).map(|mark| mark.next);
+                        part.done_ms = recorded.get(number).and_then(|mark| mark.known()).map(|mark| mark.next);
                     }
                 }
                 Ok(false)
@@ -275,11 +279,7 @@ impl Pipeline {
     }
 
     /// The rows of a batch that are due, with `as_of` and their labels; none where there are none.
-    fn join(
-        &self,
-        batch: &RecordBatch,
-        due: &HashMap<(i32, i64), Due>,
-    ) -> Result<Option<RecordBatch>, PipelineError> {
+    fn join(&self, batch: &RecordBatch, due: &HashMap<(i32, i64), Due>) -> Result<Option<RecordBatch>, PipelineError> {
         let copies = Copies::of(batch)?;
         let row_due = |row: usize| due.get(&(copies.partitions.value(row), copies.offsets.value(row)));
         let chosen: BooleanArray = (0..batch.num_rows()).map(|row| Some(row_due(row).is_some())).collect();

@@ -43,7 +43,7 @@ mod rows;
 mod statement;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 

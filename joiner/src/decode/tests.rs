@@ -15,7 +15,7 @@ use super::*;
 use crate::label::{LabelState, Status};
 use oracle::{Given, Record};
 
-mod oracle;
+pub(crate) mod oracle;
 
 const ORIGIN: Origin = Origin {
     ingest_time_ms: 1_357_034_400_123,

@@ -27,6 +27,11 @@ pub struct Mark {
 impl Mark {
     /// The mark of a partition of which nothing was done.
     pub const NONE: Mark = Mark { next: -1, time_ms: -1 };
+
+    /// The mark where something was done, else none.
+    pub fn known(self) -> Option<Mark> {
+        (self.next >= 0).then_some(self)
+    }
 }
 
 impl From<(i64, i64)> for Mark {

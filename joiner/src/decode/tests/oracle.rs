@@ -22,14 +22,14 @@ use flywheel_schemas::contract::Aggregate;
 
 /// A value of a field.
 #[derive(Debug, Clone)]
-pub(super) enum Given {
+pub(crate) enum Given {
     Scalar(Scalar),
     List(Vec<Scalar>),
     Records(Vec<Vec<Option<Scalar>>>),
 }
 
 /// The values of a record by dotted path; what is not in it is null.
-pub(super) type Record = BTreeMap<String, Given>;
+pub(crate) type Record = BTreeMap<String, Given>;
 
 impl Given {
     /// As text with every bit of a float in it.
@@ -197,7 +197,7 @@ fn one(path: &str, field: &LayoutField) -> BoxedStrategy<Option<(String, Given)>
 }
 
 /// The datum that apache-avro writes.
-pub(super) fn encode(schema: &str, layout: &Layout, record: &Record) -> Vec<u8> {
+pub(crate) fn encode(schema: &str, layout: &Layout, record: &Record) -> Vec<u8> {
     let schema = AvroSchema::parse_str(schema).unwrap();
     let value = avro_record(layout, "", record);
     GenericDatumWriter::builder(&schema).build().unwrap().write_value_to_vec(value).unwrap()
@@ -282,7 +282,7 @@ pub(super) fn column(path: &str) -> String {
 }
 
 /// The cells of a row that are not null, as text, by column.
-pub(super) fn cells(batch: &RecordBatch, row: usize) -> BTreeMap<String, String> {
+pub(crate) fn cells(batch: &RecordBatch, row: usize) -> BTreeMap<String, String> {
     let schema = batch.schema();
     let columns = schema.fields().iter().zip(batch.columns());
     columns.filter_map(|(field, array)| Some((field.name().clone(), read(array.as_ref(), row)?.bits()))).collect()

@@ -1,0 +1,7 @@
+//! A pipeline turn by turn, over a `file:` log, a real catalog and real files.
+
+mod land;
+mod rig;
+mod seal;
+
+use super::*;

@@ -1,0 +1,120 @@
+//! Which tick seals a prediction, and what its row holds.
+
+use flywheel_schemas::contract::Scalar;
+
+use super::rig::{MINUTE, Rig, START, at};
+use super::*;
+
+const NONE: Vec<rig::Row> = Vec::new();
+
+#[tokio::test]
+async fn a_prediction_is_sealed_at_the_first_tick_after_its_close_with_what_was_known() {
+    let rig = Rig::new(1).await;
+    rig.tick(START).await;
+    let t = START + MINUTE;
+    let id = rig.predict(1, t, t, 1.5).await;
+    rig.ticks(START + 5 * MINUTE, START + 25 * MINUTE).await;
+    rig.state("e1", &id, START + 30 * MINUTE, &[("label.won", Scalar::Boolean(true))]).await;
+    rig.ticks(START + 30 * MINUTE, START + 80 * MINUTE).await;
+    let mut pipeline = rig.pipeline("a").await;
+    rig.run(&mut pipeline).await;
+    assert_eq!(rig.rows("m_training").await, NONE, "the close is a minute after the last tick");
+    rig.tick(START + 85 * MINUTE).await;
+    // At the tick itself: not known before it.
+    rig.state("e2", &id, START + 85 * MINUTE, &[("label.total", Scalar::Long(5))]).await;
+    rig.run(&mut pipeline).await;
+    rig.run(&mut pipeline).await;
+    let rows = rig.rows("m_training").await;
+    assert_eq!(rows.len(), 1);
+    let row = &rows[0];
+    assert_eq!(row["prediction_id"], format!("String({id:?})"));
+    assert_eq!((&row["as_of"], &row["ingest_time"]), (&at(START + 85 * MINUTE), &at(t)));
+    assert_eq!(
+        (row["label_won"].as_str(), row["label_won_status"].as_str()),
+        ("Boolean(true)", "String(\"observed\")")
+    );
+    assert_eq!(row["label_won_known_at"], at(START + 30 * MINUTE));
+    assert_eq!((row.get("label_total"), row["label_total_status"].as_str()), (None, "String(\"missing\")"));
+    assert_eq!(pipeline.training.property(COMPLETE_THROUGH).as_deref(), Some("2013-01-01T11:25:00+00:00"));
+}
+
+#[tokio::test]
+async fn of_several_copies_the_first_counts_and_late_ones_give_no_second_row() {
+    let rig = Rig::new(1).await;
+    rig.tick(START).await;
+    let t = START + MINUTE;
+    for x in [1.0, 2.0, 1.0] {
+        rig.predict(1, t, t, x).await;
+    }
+    rig.ticks(START + 5 * MINUTE, START + 90 * MINUTE).await;
+    let mut pipeline = rig.pipeline("a").await;
+    rig.run(&mut pipeline).await;
+    for x in [1.0, 3.0] {
+        rig.predict(1, t, START + 92 * MINUTE, x).await;
+    }
+    rig.ticks(START + 95 * MINUTE, START + 200 * MINUTE).await;
+    rig.run(&mut pipeline).await;
+    let rows = rig.rows("m_training").await;
+    assert_eq!(rows.len(), 1);
+    assert_eq!((rows[0]["x"].as_str(), rows[0]["kafka_offset"].as_str()), ("Double(3ff0000000000000)", "Long(1)"));
+}
+
+#[tokio::test]
+async fn a_late_prediction_is_sealed_after_its_drain() {
+    let rig = Rig::new(1).await;
+    rig.ticks(START, START + 120 * MINUTE).await;
+    let mut pipeline = rig.pipeline("a").await;
+    rig.run(&mut pipeline).await;
+    rig.predict(1, START, START + 122 * MINUTE, 1.0).await;
+    rig.ticks(START + 125 * MINUTE, START + 130 * MINUTE).await;
+    rig.run(&mut pipeline).await;
+    assert_eq!(rig.rows("m_training").await, NONE);
+    rig.tick(START + 135 * MINUTE).await;
+    rig.run(&mut pipeline).await;
+    let rows = rig.rows("m_training").await;
+    assert_eq!(rows.iter().map(|row| row["as_of"].clone()).collect::<Vec<_>>(), [at(START + 135 * MINUTE)]);
+}
+
+#[tokio::test]
+async fn a_gap_puts_off_what_would_be_sealed_in_it() {
+    let rig = Rig::new(1).await;
+    rig.ticks(START, START + 60 * MINUTE).await;
+    rig.predict(1, START, START + 60 * MINUTE, 1.0).await;
+    // Due at minute 80; the gap bars through 120 + max(10, 60 / 8) minutes.
+    rig.ticks(START + 120 * MINUTE, START + 130 * MINUTE).await;
+    let mut pipeline = rig.pipeline("a").await;
+    rig.run(&mut pipeline).await;
+    assert_eq!(rig.rows("m_training").await, NONE);
+    assert_eq!(rig.metric("sealed_through_seconds"), (START + 130 * MINUTE) as f64 / 1000.0);
+    rig.tick(START + 135 * MINUTE).await;
+    // Another joiner goes on, which knows the gap from the seal log.
+    drop(pipeline);
+    rig.run(&mut rig.pipeline("b").await).await;
+    let rows = rig.rows("m_training").await;
+    assert_eq!(rows.iter().map(|row| row["as_of"].clone()).collect::<Vec<_>>(), [at(START + 135 * MINUTE)]);
+}
+
+#[tokio::test]
+async fn two_joiners_seal_a_tick_once() {
+    let rig = Rig::new(2).await;
+    rig.tick(START).await;
+    let t = START + MINUTE;
+    for n in 0..20 {
+        rig.predict(n, t, t, 1.0).await;
+    }
+    rig.ticks(START + 5 * MINUTE, START + 90 * MINUTE).await;
+    let (mut first, mut second) = (rig.pipeline("a").await, rig.pipeline("b").await);
+    rig::read(&mut first).await.unwrap();
+    first.commit().await.unwrap();
+    rig::read(&mut second).await.unwrap();
+    // The second owns one partition alone and finds everything landed.
+    second.leave_partitions(&[1]);
+    second.commit().await.unwrap();
+    rig.run(&mut second).await;
+    let sealed = rig.rows("m_training").await.len();
+    assert_eq!(sealed, rig.of_partition(0, t));
+    first.seal().await.unwrap();
+    assert_eq!(first.partitions[&1].done_ms, None, "nothing is done of what nobody sealed");
+    first.seal().await.unwrap();
+    assert_eq!(rig.rows("m_training").await.len(), 20);
+}
