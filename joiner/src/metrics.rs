@@ -9,6 +9,7 @@
 //! | `flywheel_joiner_commits_total` | table | snapshots committed |
 //! | `flywheel_joiner_fenced_total` | table | batches given up because another joiner had landed them |
 //! | `flywheel_joiner_gaps_total` | model | gaps in an outcome partition, which bar ticks |
+//! | `flywheel_joiner_conflicting_duplicates_total` | model | copies of a prediction that differ from the first one |
 //! | `flywheel_joiner_partitions` | model | partitions that this joiner owns |
 //! | `flywheel_joiner_partition_waits` | model, kind, partition | 1 while a partition waits for a schema or a clock |
 //! | `flywheel_joiner_sealed_through_seconds` | model, partition | last tick done, seconds since the epoch |
@@ -98,6 +99,7 @@ pub(crate) struct Metrics {
     commits: Family<OfTable, Counter>,
     fenced: Family<OfTable, Counter>,
     gaps: Family<OfModel, Counter>,
+    conflicting_duplicates: Family<OfModel, Counter>,
     partitions: Family<OfModel, Gauge>,
     waits: Family<OfSide, Gauge>,
     waiting: Arc<Mutex<Waits>>,
@@ -119,6 +121,7 @@ impl Metrics {
             commits: Family::default(),
             fenced: Family::default(),
             gaps: Family::default(),
+            conflicting_duplicates: Family::default(),
             partitions: Family::default(),
             waits: Family::default(),
             waiting: Arc::default(),
@@ -134,6 +137,8 @@ impl Metrics {
         registry.register("commits", "Snapshots committed", metrics.commits.clone());
         registry.register("fenced", "Batches that another joiner had landed", metrics.fenced.clone());
         registry.register("gaps", "Gaps in an outcome partition", metrics.gaps.clone());
+        let duplicates = metrics.conflicting_duplicates.clone();
+        registry.register("conflicting_duplicates", "Copies of a prediction that differ from the first", duplicates);
         registry.register("partitions", "Partitions owned", metrics.partitions.clone());
         registry.register("partition_waits", "1 while a partition waits", metrics.waits.clone());
         registry.register("sealed_through_seconds", "Last tick done", metrics.sealed_through.clone());
@@ -196,6 +201,12 @@ impl Metrics {
                 self.gaps.get_or_create(&of(model)).inc();
             }
         }
+    }
+
+    /// Said once per commit; the first copies are in the training table, the others in the raw table alone.
+    pub fn conflicting_duplicates(&self, model: &str, count: u64, example: &str) {
+        tracing::warn!(model, count, example, "copies of predictions differ from those that came first, which count");
+        self.conflicting_duplicates.get_or_create(&of(model)).inc_by(count);
     }
 
     pub fn partitions(&self, model: &str, count: usize) {

@@ -60,6 +60,37 @@ async fn of_several_copies_the_first_counts_and_late_ones_give_no_second_row() {
 }
 
 #[tokio::test]
+async fn a_copy_with_another_content_is_counted_once() {
+    let rig = Rig::new(1).await;
+    let conflicts = || rig.metric("conflicting_duplicates_total{model=\"m\"}");
+    rig.tick(START).await;
+    let t = START + MINUTE;
+    for x in [1.0, 2.0, 1.0] {
+        rig.predict(1, t, t, x).await;
+    }
+    // A re-sent record differs in its coordinates alone.
+    rig.predict(2, t, t, 5.0).await;
+    rig.predict(2, t, t + MINUTE, 5.0).await;
+    rig.ticks(START + 5 * MINUTE, START + 80 * MINUTE).await;
+    let mut pipeline = rig.pipeline("a").await;
+    rig.run(&mut pipeline).await;
+    assert_eq!(conflicts(), 0.0, "nothing is sealed yet");
+    rig.ticks(START + 85 * MINUTE, START + 90 * MINUTE).await;
+    rig.run(&mut pipeline).await;
+    assert_eq!(conflicts(), 1.0);
+    // Two that come when the prediction is sealed already, one of them in conflict, are read with several ticks.
+    for x in [1.0, 3.0] {
+        rig.predict(1, t, START + 91 * MINUTE, x).await;
+    }
+    for minute in (95..=150).step_by(5) {
+        rig.tick(START + minute * MINUTE).await;
+        rig.run(&mut pipeline).await;
+    }
+    assert_eq!(conflicts(), 2.0);
+    assert_eq!(rig.rows("m_training").await.len(), 2);
+}
+
+#[tokio::test]
 async fn a_late_prediction_is_sealed_after_its_drain() {
     let rig = Rig::new(1).await;
     rig.ticks(START, START + 120 * MINUTE).await;

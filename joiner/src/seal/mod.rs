@@ -11,19 +11,19 @@
 //! All ticks that are ready are one scan, one join, one file and one commit, over all partitions of this joiner. The
 //! commit's compare-and-set is on the last tick done of each partition, so no two joiners seal a tick.
 
+mod copies;
+mod join;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, TimestampMicrosecondArray};
-use arrow::compute::filter_record_batch;
-use arrow::datatypes::{Field, Schema};
+use arrow::array::RecordBatch;
 use flywheel_schemas::contract::Contract;
 use futures::TryStreamExt;
 
-use crate::decode::LabelColumns;
-use crate::label;
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::table::{Mark, Outcome, Predicate};
+use copies::{Conflicts, Copies, Copy, Seen};
 
 /// No event time is earlier (0001-01-01), in milliseconds: decoding refuses what is.
 const EARLIEST_MS: i64 = -62_135_596_800_000;
@@ -48,25 +48,13 @@ struct Due {
     contract: Arc<Contract>,
 }
 
-/// The columns by which a copy is judged, of one batch.
-struct Copies<'a> {
-    ids: &'a arrow::array::StringArray,
-    event_times: &'a TimestampMicrosecondArray,
-    ingest_times: &'a TimestampMicrosecondArray,
-    partitions: &'a arrow::array::Int32Array,
-    offsets: &'a arrow::array::Int64Array,
-    versions: &'a arrow::array::Int32Array,
-    exposures: &'a arrow::array::StringArray,
-}
-
-/// The first copy of an id, as far as it was seen: ingest time and offset, and what else is needed of it.
-#[derive(Clone, Copy)]
-struct First {
-    ingest_ms: i64,
-    offset: i64,
-    event_ms: i64,
-    partition: i32,
-    version: i32,
+/// What is sealed together.
+#[derive(Default)]
+struct Slice {
+    batches: Vec<RecordBatch>,
+    /// By partition and offset.
+    due: HashMap<(i32, i64), Due>,
+    conflicts: Conflicts,
 }
 
 impl Pipeline {
@@ -94,8 +82,8 @@ impl Pipeline {
         // Each turn halves the ticks of a partition, and the last one takes what there is.
         loop {
             let spans = self.spans(&goals);
-            if let Some((batches, due)) = self.due(&spans, rows_max).await? {
-                return self.write_rows(&spans, batches, due).await;
+            if let Some(slice) = self.due(&spans, rows_max).await? {
+                return self.write_rows(&spans, slice).await;
             }
             let mut fewer = false;
             for (number, goal) in &mut goals {
@@ -126,19 +114,15 @@ impl Pipeline {
     }
 
     /// Reads the slice. None where it holds more than `rows_max` rows.
-    async fn due(
-        &self,
-        spans: &BTreeMap<i32, Span>,
-        rows_max: Option<usize>,
-    ) -> Result<Option<(Vec<RecordBatch>, HashMap<(i32, i64), Due>)>, PipelineError> {
+    async fn due(&self, spans: &BTreeMap<i32, Span>, rows_max: Option<usize>) -> Result<Option<Slice>, PipelineError> {
         let seal_ms = || self.contracts.versions().map(|contract| contract.seal_ms());
         let (Some(least), Some(greatest)) = (seal_ms().min(), seal_ms().max()) else {
-            return Ok(Some(Default::default()));
+            return Ok(Some(Slice::default()));
         };
         let drain_ms = self.drain_ms;
         let open: Vec<(&Span, i64)> = spans.values().filter_map(|span| Some((span, span.ready?))).collect();
         let open: Vec<(&Span, i64)> = open.into_iter().filter(|(span, ready)| span.done != Some(*ready)).collect();
-        let Some(ready) = open.iter().map(|(_, ready)| *ready).max() else { return Ok(Some(Default::default())) };
+        let Some(ready) = open.iter().map(|(_, ready)| *ready).max() else { return Ok(Some(Slice::default())) };
         // None, a partition of which nothing was sealed, is less than any tick.
         let done = open.iter().map(|(span, _)| span.done).min().flatten();
         let slice = match done {
@@ -156,7 +140,7 @@ impl Pipeline {
         let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
         let mut stream = Box::pin(self.landings.predictions.table.scan(&columns, slice).await?);
         let mut batches = Vec::new();
-        let mut firsts: HashMap<String, First> = HashMap::new();
+        let mut seen = Seen::default();
         let mut late: HashSet<String> = HashSet::new();
         let mut rows = 0;
         while let Some(batch) = stream.try_next().await? {
@@ -164,16 +148,13 @@ impl Pipeline {
             let mut any = false;
             for row in 0..batch.num_rows() {
                 let Some(span) = spans.get(&copies.partitions.value(row)) else { continue };
-                let (id, copy) = (copies.ids.value(row), copies.first(row));
-                let Some(contract) = self.contracts.version(copy.version) else {
-                    return Err(PipelineError::UnknownContract { version: copy.version });
-                };
-                let close_ms = copy.event_ms + contract.seal_ms();
+                let (id, copy) = (copies.ids.value(row), copies.copy(row));
+                let close_ms = copy.event_ms + self.contract(copy.version)?.seal_ms();
                 any |= span.ready.is_some_and(|ready| close_ms <= ready);
                 if span.done.is_some_and(|done| close_ms <= done) {
                     late.insert(id.to_owned());
                 }
-                keep_first(&mut firsts, id, copy);
+                seen.add(id, copy);
             }
             if any {
                 rows += batch.num_rows();
@@ -184,17 +165,14 @@ impl Pipeline {
             }
         }
         drop(stream);
-        self.find_earlier_copies(&late, &mut firsts).await?;
-        Ok(Some((batches, self.choose(spans, firsts)?)))
+        self.find_earlier_copies(&late, &mut seen).await?;
+        let conflicts = self.conflicts(spans, &seen).await?;
+        Ok(Some(Slice { batches, due: self.choose(spans, &seen)?, conflicts }))
     }
 
     /// For predictions that closed before the slice: whether an earlier copy of them is in the table.
-    async fn find_earlier_copies(
-        &self,
-        late: &HashSet<String>,
-        firsts: &mut HashMap<String, First>,
-    ) -> Result<(), PipelineError> {
-        let times = || late.iter().filter_map(|id| firsts.get(id)).map(|first| first.event_ms);
+    async fn find_earlier_copies(&self, late: &HashSet<String>, seen: &mut Seen) -> Result<(), PipelineError> {
+        let times = || late.iter().filter_map(|id| seen.first(id)).map(|first| first.event_ms);
         let (Some(least), Some(greatest)) = (times().min(), times().max()) else { return Ok(()) };
         let predicate = Predicate::EventTimeBetween(least, greatest + 1);
         let mut stream = Box::pin(self.landings.predictions.table.scan(&Copies::COLUMNS, predicate).await?);
@@ -202,7 +180,7 @@ impl Pipeline {
             let copies = Copies::of(&batch)?;
             for row in 0..batch.num_rows() {
                 if late.contains(copies.ids.value(row)) {
-                    keep_first(firsts, copies.ids.value(row), copies.first(row));
+                    seen.add(copies.ids.value(row), copies.copy(row));
                 }
             }
         }
@@ -210,36 +188,35 @@ impl Pipeline {
     }
 
     /// Of the first copies those whose `as_of` lies in the span of their partition, by coordinates.
-    fn choose(
-        &self,
-        spans: &BTreeMap<i32, Span>,
-        firsts: HashMap<String, First>,
-    ) -> Result<HashMap<(i32, i64), Due>, PipelineError> {
+    fn choose(&self, spans: &BTreeMap<i32, Span>, seen: &Seen) -> Result<HashMap<(i32, i64), Due>, PipelineError> {
         let mut due = HashMap::new();
-        for first in firsts.into_values() {
-            let (Some(span), Some(part)) = (spans.get(&first.partition), self.partitions.get(&first.partition)) else {
-                continue;
-            };
-            let Some(contract) = self.contracts.version(first.version) else {
-                return Err(PipelineError::UnknownContract { version: first.version });
-            };
-            let as_of_ms = part.bars.as_of(first.event_ms + contract.seal_ms(), first.ingest_ms);
-            let after = part.done_ms.is_none_or(|done| as_of_ms > done);
-            if after && as_of_ms <= span.through {
-                let key = (first.partition, first.offset);
-                due.insert(key, Due { as_of_ms, contract: Arc::clone(contract) });
+        for first in seen.firsts() {
+            if let Some(as_of_ms) = self.as_of_within(spans, first)? {
+                let contract = Arc::clone(self.contract(first.version)?);
+                due.insert((first.partition, first.offset), Due { as_of_ms, contract });
             }
         }
         Ok(due)
     }
 
+    /// The tick at which a copy would be sealed if it were the first, where that lies in the span of its partition.
+    fn as_of_within(&self, spans: &BTreeMap<i32, Span>, copy: &Copy) -> Result<Option<i64>, PipelineError> {
+        let (Some(span), Some(part)) = (spans.get(&copy.partition), self.partitions.get(&copy.partition)) else {
+            return Ok(None);
+        };
+        let close_ms = copy.event_ms + self.contract(copy.version)?.seal_ms();
+        let as_of_ms = part.bars.as_of(close_ms, copy.ingest_ms);
+        let after = part.done_ms.is_none_or(|done| as_of_ms > done);
+        Ok((after && as_of_ms <= span.through).then_some(as_of_ms))
+    }
+
+    fn contract(&self, version: i32) -> Result<&Arc<Contract>, PipelineError> {
+        self.contracts.version(version).ok_or(PipelineError::UnknownContract { version })
+    }
+
     /// Joins the rows that are due with their outcomes and commits them with the ticks that they complete.
-    async fn write_rows(
-        &mut self,
-        spans: &BTreeMap<i32, Span>,
-        batches: Vec<RecordBatch>,
-        due: HashMap<(i32, i64), Due>,
-    ) -> Result<bool, PipelineError> {
+    async fn write_rows(&mut self, spans: &BTreeMap<i32, Span>, slice: Slice) -> Result<bool, PipelineError> {
+        let Slice { batches, due, conflicts } = slice;
         let mut writer = self.training.writer()?;
         for batch in batches {
             if let Some(batch) = self.join(&batch, &due)? {
@@ -264,6 +241,9 @@ impl Pipeline {
                     self.metrics.sealed_through(&self.model, *number, span.through);
                 }
                 self.metrics.committed(&self.model, self.training.name(), due.len());
+                if let Some(example) = &conflicts.example {
+                    self.metrics.conflicting_duplicates(&self.model, conflicts.count, example);
+                }
                 Ok(true)
             }
             Outcome::Fenced(recorded) => {
@@ -276,41 +256,6 @@ impl Pipeline {
                 Ok(false)
             }
         }
-    }
-
-    /// The rows of a batch that are due, with `as_of` and their labels; none where there are none.
-    fn join(&self, batch: &RecordBatch, due: &HashMap<(i32, i64), Due>) -> Result<Option<RecordBatch>, PipelineError> {
-        let copies = Copies::of(batch)?;
-        let row_due = |row: usize| due.get(&(copies.partitions.value(row), copies.offsets.value(row)));
-        let chosen: BooleanArray = (0..batch.num_rows()).map(|row| Some(row_due(row).is_some())).collect();
-        if chosen.true_count() == 0 {
-            return Ok(None);
-        }
-        let mut as_of = Vec::with_capacity(chosen.true_count());
-        let mut labels = LabelColumns::new(self.training.arrow_schema());
-        for row in (0..batch.num_rows()).filter(|row| chosen.value(*row)) {
-            let Some(due) = row_due(row) else { continue };
-            let statements = self.index.statements(copies.ids.value(row), due.as_of_ms)?;
-            let exposure = (!copies.exposures.is_null(row)).then(|| copies.exposures.value(row));
-            let event_time_ms = copies.event_times.value(row).div_euclid(1000);
-            let prediction = label::Prediction { event_time_ms, exposure };
-            let states = label::evaluate(&due.contract, &prediction, due.as_of_ms, &statements);
-            labels.push(&due.contract, &states);
-            as_of.push(due.as_of_ms * 1000);
-        }
-        let rows = filter_record_batch(batch, &chosen).map_err(PipelineError::decode)?;
-        let mut fields: Vec<Arc<Field>> = rows.schema().fields().iter().cloned().collect();
-        let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
-        let as_of = TimestampMicrosecondArray::from(as_of).with_timezone("+00:00");
-        let mut add = |name: String, column: ArrayRef| {
-            fields.push(Arc::new(Field::new(name, column.data_type().clone(), true)));
-            columns.push(column);
-        };
-        add("as_of".to_owned(), Arc::new(as_of));
-        for (name, column) in labels.finish() {
-            add(name, column);
-        }
-        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map(Some).map_err(PipelineError::decode)
     }
 }
 
@@ -328,52 +273,4 @@ fn complete_through(marks: &BTreeMap<i32, Mark>, partitions: i32) -> Vec<(&'stat
     let least = marks.values().map(|mark| mark.next).min();
     let text = least.and_then(chrono::DateTime::from_timestamp_millis).map(|time| time.to_rfc3339());
     text.map(|text| (crate::pipeline::COMPLETE_THROUGH, text)).into_iter().collect()
-}
-
-fn keep_first(firsts: &mut HashMap<String, First>, id: &str, copy: First) {
-    match firsts.get_mut(id) {
-        None => {
-            firsts.insert(id.to_owned(), copy);
-        }
-        Some(first) if (copy.ingest_ms, copy.offset) < (first.ingest_ms, first.offset) => *first = copy,
-        Some(_) => {}
-    }
-}
-
-impl<'a> Copies<'a> {
-    const COLUMNS: [&'static str; 7] = [
-        "prediction_id",
-        "event_time",
-        "ingest_time",
-        "kafka_partition",
-        "kafka_offset",
-        "contract_version",
-        "exposure",
-    ];
-
-    fn of(batch: &'a RecordBatch) -> Result<Copies<'a>, PipelineError> {
-        fn column<'a, T: Array + 'static>(batch: &'a RecordBatch, name: &'static str) -> Result<&'a T, PipelineError> {
-            let column = batch.column_by_name(name).and_then(|column| column.as_any().downcast_ref());
-            column.ok_or(PipelineError::Column { name })
-        }
-        Ok(Copies {
-            ids: column(batch, "prediction_id")?,
-            event_times: column(batch, "event_time")?,
-            ingest_times: column(batch, "ingest_time")?,
-            partitions: column(batch, "kafka_partition")?,
-            offsets: column(batch, "kafka_offset")?,
-            versions: column(batch, "contract_version")?,
-            exposures: column(batch, "exposure")?,
-        })
-    }
-
-    fn first(&self, row: usize) -> First {
-        First {
-            ingest_ms: self.ingest_times.value(row).div_euclid(1000),
-            offset: self.offsets.value(row),
-            event_ms: self.event_times.value(row).div_euclid(1000),
-            partition: self.partitions.value(row),
-            version: self.versions.value(row),
-        }
-    }
 }

@@ -1,0 +1,55 @@
+//! From rows of the raw table to rows of the training table.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, TimestampMicrosecondArray};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{Field, Schema};
+
+use super::Due;
+use super::copies::Copies;
+use crate::decode::LabelColumns;
+use crate::label;
+use crate::pipeline::{Pipeline, PipelineError};
+
+impl Pipeline {
+    /// The rows of a batch that are due, with `as_of` and their labels; none where there are none.
+    pub(super) fn join(
+        &self,
+        batch: &RecordBatch,
+        due: &HashMap<(i32, i64), Due>,
+    ) -> Result<Option<RecordBatch>, PipelineError> {
+        let copies = Copies::of(batch)?;
+        let row_due = |row: usize| due.get(&(copies.partitions.value(row), copies.offsets.value(row)));
+        let chosen: BooleanArray = (0..batch.num_rows()).map(|row| Some(row_due(row).is_some())).collect();
+        if chosen.true_count() == 0 {
+            return Ok(None);
+        }
+        let mut as_of = Vec::with_capacity(chosen.true_count());
+        let mut labels = LabelColumns::new(self.training.arrow_schema());
+        for row in (0..batch.num_rows()).filter(|row| chosen.value(*row)) {
+            let Some(due) = row_due(row) else { continue };
+            let statements = self.index.statements(copies.ids.value(row), due.as_of_ms)?;
+            let exposure = (!copies.exposures.is_null(row)).then(|| copies.exposures.value(row));
+            let event_time_ms = copies.event_times.value(row).div_euclid(1000);
+            let prediction = label::Prediction { event_time_ms, exposure };
+            let states = label::evaluate(&due.contract, &prediction, due.as_of_ms, &statements);
+            labels.push(&due.contract, &states);
+            as_of.push(due.as_of_ms * 1000);
+        }
+        let rows = filter_record_batch(batch, &chosen).map_err(PipelineError::decode)?;
+        let mut fields: Vec<Arc<Field>> = rows.schema().fields().iter().cloned().collect();
+        let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
+        let as_of = TimestampMicrosecondArray::from(as_of).with_timezone("+00:00");
+        let mut add = |name: String, column: ArrayRef| {
+            fields.push(Arc::new(Field::new(name, column.data_type().clone(), true)));
+            columns.push(column);
+        };
+        add("as_of".to_owned(), Arc::new(as_of));
+        for (name, column) in labels.finish() {
+            add(name, column);
+        }
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map(Some).map_err(PipelineError::decode)
+    }
+}
