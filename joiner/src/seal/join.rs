@@ -1,17 +1,22 @@
 //! From rows of the raw table to rows of the training table.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, TimestampMicrosecondArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray as _, BooleanArray, ListBuilder, RecordBatch, StringBuilder, TimestampMicrosecondArray,
+};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 
 use super::Due;
 use super::copies::Copies;
 use crate::decode::LabelColumns;
 use crate::label;
 use crate::pipeline::{Pipeline, PipelineError};
+
+/// The list of what was noticed about a row.
+const FLAGS: &str = "flags";
 
 impl Pipeline {
     /// The rows of a batch that are due, with `as_of` and their labels; none where there are none.
@@ -28,6 +33,7 @@ impl Pipeline {
         }
         let mut as_of = Vec::with_capacity(chosen.true_count());
         let mut labels = LabelColumns::new(self.training.arrow_schema());
+        let mut flagged: BTreeMap<usize, Vec<String>> = BTreeMap::new();
         for row in (0..batch.num_rows()).filter(|row| chosen.value(*row)) {
             let Some(due) = row_due(row) else { continue };
             let statements = self.index.statements(copies.ids.value(row), due.as_of_ms)?;
@@ -35,12 +41,21 @@ impl Pipeline {
             let event_time_ms = copies.event_times.value(row).div_euclid(1000);
             let prediction = label::Prediction { event_time_ms, exposure };
             let states = label::evaluate(&due.contract, &prediction, due.as_of_ms, &statements);
+            let overflown = due.contract.labels.iter().zip(&states).filter(|(_, state)| state.overflow);
+            let flags: Vec<String> = overflown.map(|(label, _)| format!("label_overflow:{}", label.name)).collect();
+            if !flags.is_empty() {
+                flagged.insert(as_of.len(), flags);
+            }
             labels.push(&due.contract, &states);
             as_of.push(due.as_of_ms * 1000);
         }
         let rows = filter_record_batch(batch, &chosen).map_err(PipelineError::decode)?;
         let mut fields: Vec<Arc<Field>> = rows.schema().fields().iter().cloned().collect();
         let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
+        if !flagged.is_empty() {
+            let (place, _) = rows.schema_ref().column_with_name(FLAGS).ok_or(PipelineError::Column { name: FLAGS })?;
+            columns[place] = with_flags(&columns[place], &flagged)?;
+        }
         let as_of = TimestampMicrosecondArray::from(as_of).with_timezone("+00:00");
         let mut add = |name: String, column: ArrayRef| {
             fields.push(Arc::new(Field::new(name, column.data_type().clone(), true)));
@@ -52,4 +67,24 @@ impl Pipeline {
         }
         RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map(Some).map_err(PipelineError::decode)
     }
+}
+
+/// The column `flags` with more of them in some rows.
+fn with_flags(column: &ArrayRef, more: &BTreeMap<usize, Vec<String>>) -> Result<ArrayRef, PipelineError> {
+    let DataType::List(item) = column.data_type() else { return Err(PipelineError::Column { name: FLAGS }) };
+    let lists = column.as_list_opt::<i32>().ok_or(PipelineError::Column { name: FLAGS })?;
+    let mut flags = ListBuilder::new(StringBuilder::new()).with_field(Arc::clone(item));
+    for row in 0..lists.len() {
+        let present = lists.is_valid(row).then(|| lists.value(row));
+        let texts =
+            present.as_ref().map(|list| list.as_string_opt::<i32>().ok_or(PipelineError::Column { name: FLAGS }));
+        for text in texts.transpose()?.into_iter().flatten() {
+            flags.values().append_option(text);
+        }
+        for flag in more.get(&row).into_iter().flatten() {
+            flags.values().append_value(flag);
+        }
+        flags.append(present.is_some() || more.contains_key(&row));
+    }
+    Ok(Arc::new(flags.finish()))
 }

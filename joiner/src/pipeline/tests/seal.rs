@@ -91,6 +91,26 @@ async fn a_copy_with_another_content_is_counted_once() {
 }
 
 #[tokio::test]
+async fn a_sum_that_leaves_its_type_is_null_and_flagged() {
+    let rig = Rig::new(1).await;
+    rig.tick(START).await;
+    let t = START + MINUTE;
+    let (over, within) = (rig.predict(1, t, t, 1.0).await, rig.predict(2, t, t, 1.0).await);
+    for (event, id, value) in [("a", &over, i64::MAX), ("b", &over, 1), ("c", &within, i64::MAX)] {
+        rig.state(event, id, START + 3 * MINUTE, &[("label.total", Scalar::Long(value))]).await;
+    }
+    rig.ticks(START + 5 * MINUTE, START + 90 * MINUTE).await;
+    let mut pipeline = rig.pipeline("a").await;
+    rig.run(&mut pipeline).await;
+    let rows = rig.rows("m_training").await;
+    let told = |row: &rig::Row| (row.get("label_total").cloned(), row.get("flags").cloned());
+    let flagged = Some("[\"String(\\\"label_overflow:total\\\")\"]".to_owned());
+    assert_eq!(told(&rows[0]), (None, flagged));
+    assert_eq!(rows[0]["label_total_status"], "String(\"observed\")");
+    assert_eq!(told(&rows[1]), (Some(format!("Long({})", i64::MAX)), None));
+}
+
+#[tokio::test]
 async fn a_late_prediction_is_sealed_after_its_drain() {
     let rig = Rig::new(1).await;
     rig.ticks(START, START + 120 * MINUTE).await;
