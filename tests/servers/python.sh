@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # DuckDB and PyIceberg, each as a reader of Iceberg tables.
 #   python.sh fetch
-#   python.sh duckdb | pyiceberg --catalog URI --warehouse LOCATION --namespace NAME [--s3 ENDPOINT] [SQL…]
-# One JSON line a statement (see duckdb_sql.py, pyiceberg_sql.py); without SQL, statements are read from standard input.
+#   python.sh duckdb | pyiceberg | bits --catalog URI --warehouse LOCATION --namespace NAME [--s3 ENDPOINT] [SQL…]
+# One JSON line a statement (see duckdb_sql.py, pyiceberg_sql.py, bits.py); without SQL, statements are read from standard input.
 # URI is http(s)://… (REST) or sqlite:FILE. Needs Python 3.10 or newer; fetch needs pip.
 . "$(dirname "$0")/common.sh"
 
@@ -27,11 +27,12 @@ fetch() {
 read_with() {
   local reader=$1; shift
   fetch
-  S3_ACCESS_KEY=$ACCESS_KEY S3_SECRET_KEY=$SECRET_KEY PYTHONPATH=$CACHE/$NAME exec python3 "$HERE/${reader}_sql.py" "$@"
+  S3_ACCESS_KEY=$ACCESS_KEY S3_SECRET_KEY=$SECRET_KEY PYTHONPATH=$CACHE/$NAME exec python3 "$HERE/$reader.py" "$@"
 }
 
 case "${1:-}" in
   fetch) fetch ;;
-  duckdb | pyiceberg) read_with "$@" ;;
+  duckdb | pyiceberg) read_with "$1_sql" "${@:2}" ;;
+  bits) read_with "$@" ;;
   *) usage ;;
 esac

@@ -63,10 +63,15 @@ impl Session {
     }
 
     fn ask(&mut self, sql: &str) -> Result<Rows, ServerError> {
+        self.table(sql).map(|(_, rows)| rows)
+    }
+
+    /// The names of the columns, and the rows.
+    fn table(&mut self, sql: &str) -> Result<(Vec<String>, Rows), ServerError> {
         let statement = sql.split_whitespace().collect::<Vec<_>>().join(" ");
         let run = |source| ServerError::Run { script: self.name.to_owned(), source };
         writeln!(self.input, "{statement}").and_then(|()| self.input.flush()).map_err(run)?;
-        rows(self.name, sql, &self.line()?)
+        rows(self.name, sql, self.line()?)
     }
 }
 
@@ -78,12 +83,14 @@ impl Drop for Session {
     }
 }
 
-fn rows(name: &str, sql: &str, answer: &Value) -> Result<Rows, ServerError> {
+fn rows(name: &str, sql: &str, mut answer: Value) -> Result<(Vec<String>, Rows), ServerError> {
     let fault = |text: &str| ServerError::Start(format!("{name}: {text}\nin: {sql}"));
     if let Some(error) = answer["error"].as_str() {
         return Err(fault(error));
     }
-    serde_json::from_value(answer["rows"].clone()).map_err(|error| fault(&error.to_string()))
+    let columns = serde_json::from_value(answer["columns"].take()).map_err(|error| fault(&error.to_string()))?;
+    let rows = serde_json::from_value(answer["rows"].take()).map_err(|error| fault(&error.to_string()))?;
+    Ok((columns, rows))
 }
 
 /// A local Spark session; the catalog `ice` is the default one.
@@ -124,6 +131,10 @@ impl Python {
         self.session("PyIceberg", "pyiceberg").map(|session| Pyiceberg(Mutex::new(session)))
     }
 
+    pub fn bits(&self) -> Result<Bits, ServerError> {
+        self.session("bits", "bits").map(|session| Bits(Mutex::new(session)))
+    }
+
     fn session(&self, name: &'static str, reader: &str) -> Result<Session, ServerError> {
         let mut arguments = vec![reader];
         arguments.extend(self.arguments.iter().map(String::as_str));
@@ -133,6 +144,8 @@ impl Python {
 
 pub struct Duckdb(Mutex<Session>);
 pub struct Pyiceberg(Mutex<Session>);
+/// Reads whole tables by the bits of their cells; see `bits.py`.
+pub struct Bits(Mutex<Session>);
 
 pub fn spark_sql(spark: &Spark, sql: &str) -> Result<Rows, ServerError> {
     spark.0.lock().unwrap_or_else(PoisonError::into_inner).ask(sql)
@@ -145,6 +158,14 @@ pub fn duckdb_sql(duckdb: &Duckdb, sql: &str) -> Result<Rows, ServerError> {
 /// Scans the whole of `table` with PyIceberg; `sql` is DuckDB's over what came, under the name `scanned`.
 pub fn pyiceberg(reader: &Pyiceberg, table: &str, sql: &str) -> Result<Rows, ServerError> {
     reader.0.lock().unwrap_or_else(PoisonError::into_inner).ask(&format!("{table}: {sql}"))
+}
+
+/// Every row of `table` as `engine` (`pyiceberg`, `duckdb`) reads it: by the names of the columns, the bits as text.
+pub fn bits(reader: &Bits, engine: &str, table: &str) -> Result<Vec<serde_json::Map<String, Value>>, ServerError> {
+    let statement = format!("{engine} {table}");
+    let mut session = reader.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let (columns, rows) = session.table(&statement)?;
+    Ok(rows.into_iter().map(|row| columns.iter().cloned().zip(row).collect()).collect())
 }
 
 /// Trino's own protocol: a POST, then the next page until there is none.

@@ -17,7 +17,7 @@ const KILLS: usize = 10;
 /// How long broker and registry stay away.
 const OUTAGE: Duration = Duration::from_secs(30);
 
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     let seed = std::env::var("FLYWHEEL_TEST_SEED").ok().and_then(|text| text.parse().ok());
     let seed = seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().1 >> 1);
     eprintln!("FLYWHEEL_TEST_SEED={seed}");
@@ -25,7 +25,7 @@ fn seed() -> u64 {
 }
 
 /// SplitMix64.
-fn next(state: &mut u64) -> u64 {
+pub fn next(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let mut word = *state;
     word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

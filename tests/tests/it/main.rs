@@ -3,6 +3,7 @@
 //! more (90 for all).
 
 mod bad_input;
+mod bits;
 mod chaos;
 mod journey;
 mod kafka;
