@@ -27,9 +27,10 @@ use crate::contracts::SchemaFault;
 use crate::decode::{Keys, Origin, Rows};
 use crate::label::Statement;
 use crate::letters::DeadLetter;
+use crate::partition::{Partition, Side};
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::source::Record;
-use crate::table::{Mark, Outcome, Table};
+use crate::table::{DataFile, Mark, Outcome, Table, TableError};
 
 /// An event time further ahead of its own ingest than this is a clock gone wrong, in milliseconds.
 const AHEAD_MAX_MS: i64 = 3_600_000;
@@ -39,6 +40,9 @@ const CLOCK_AHEAD_MAX_MS: i64 = 60_000;
 
 /// How long a partition waits before its schema id is looked up again.
 const SCHEMA_RETRY: Duration = Duration::from_secs(2);
+
+/// Progress without rows is committed after this time at the latest.
+const PROGRESS_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Rows are handed on in batches of this many: enough for the column writers, little enough to count by bytes.
 const ROWS_PER_BATCH: usize = 8192;
@@ -51,12 +55,14 @@ pub(crate) struct Landing {
     batch_bytes: usize,
     /// For the index, once they are committed; outcomes only.
     statements: Vec<(String, Statement)>,
+    /// The files of a commit that was put off, with all the rows.
+    files: Option<Vec<DataFile>>,
 }
 
 impl Landing {
     pub fn new(table: Table) -> Landing {
         let rows = Rows::new(table.arrow_schema());
-        Landing { table, rows, batches: Vec::new(), batch_bytes: 0, statements: Vec::new() }
+        Landing { table, rows, batches: Vec::new(), batch_bytes: 0, statements: Vec::new(), files: None }
     }
 
     pub fn bytes(&self) -> usize {
@@ -69,6 +75,7 @@ impl Landing {
         self.batches.clear();
         self.batch_bytes = 0;
         self.statements.clear();
+        self.files = None;
     }
 
     /// Goes on with the table as it is now: it may have gained columns.
@@ -86,6 +93,20 @@ impl Landing {
             self.batches.push(batch);
         }
         Ok(())
+    }
+
+    /// The files with all the rows, written once however often their commit is tried.
+    async fn files(&mut self) -> Result<Vec<DataFile>, TableError> {
+        if let Some(files) = &self.files {
+            return Ok(files.clone());
+        }
+        let mut writer = self.table.writer()?;
+        for batch in &self.batches {
+            writer.write(batch).await?;
+        }
+        let files = writer.close().await?;
+        self.files = Some(files.clone());
+        Ok(files)
     }
 }
 
@@ -289,7 +310,11 @@ impl Pipeline {
         }
         // A tick that has passed waits for the progress alone: early where nothing more is coming, else once an interval.
         let waits = self.partitions.values().any(|part| part.waiting_ms().is_some());
-        waits && (self.quiet || self.committed.elapsed() >= interval)
+        if waits && (self.quiet || self.committed.elapsed() >= interval) {
+            return true;
+        }
+        // Where no tick can pass, one topic's progress must not stay behind what the log keeps.
+        self.committed.elapsed() >= PROGRESS_AFTER && self.partitions.values().any(Partition::is_ahead)
     }
 
     /// Commits what was read: first what the raw tables do not keep, then each raw table, then the index.
@@ -330,11 +355,7 @@ impl Pipeline {
         }
         let landing = self.landings.get_mut(kind);
         landing.cut()?;
-        let mut writer = landing.table.writer()?;
-        for batch in &landing.batches {
-            writer.write(batch).await?;
-        }
-        let files = writer.close().await?;
+        let files = landing.files().await?;
         match landing.table.commit(files, &from, &to, &self.cluster, &[]).await? {
             Outcome::Committed => {
                 if kind == Kind::Outcomes {
@@ -355,16 +376,17 @@ impl Pipeline {
                 }
             }
             Outcome::Fenced(recorded) => {
-                landing.clear();
                 self.metrics.fenced(&self.model, self.landings.get(kind).table.name());
                 let numbers: Vec<i32> = to.into_keys().collect();
-                for number in &numbers {
-                    self.rewind(kind, *number, recorded.get(number).and_then(|mark| mark.known()))?;
-                }
+                // First what can fail, since the batch may be tried again after it.
                 if kind == Kind::Outcomes {
                     // Gaps in what this joiner has not read itself; whoever landed it has kept them before.
                     self.take_bars(&numbers).await?;
                     self.catch_up().await?;
+                }
+                self.landings.get_mut(kind).clear();
+                for number in &numbers {
+                    self.rewind(kind, *number, recorded.get(number).and_then(|mark| mark.known()))?;
                 }
             }
         }
@@ -374,7 +396,7 @@ impl Pipeline {
     /// Reads a partition again from what the table has recorded: another joiner landed what this one held.
     fn rewind(&mut self, kind: Kind, number: i32, recorded: Option<Mark>) -> Result<(), PipelineError> {
         if let Some(part) = self.partitions.get_mut(&number) {
-            *part.side_mut(kind) = crate::partition::Side::new(recorded);
+            *part.side_mut(kind) = Side::new(recorded);
             self.feed.assign(kind, number, recorded.map_or(-1, |mark| mark.next))?;
         }
         Ok(())

@@ -26,6 +26,7 @@ pub mod label;
 mod seal;
 pub mod table;
 
+mod expiry;
 mod side;
 mod admin;
 mod metrics;

@@ -14,6 +14,9 @@
 //! | `flywheel_joiner_partition_waits` | model, kind, partition | 1 while a partition waits for a schema or a clock |
 //! | `flywheel_joiner_sealed_through_seconds` | model, partition | last tick done, seconds since the epoch |
 //! | `flywheel_joiner_failures_total` | model | failed turns, each tried again |
+//! | `flywheel_joiner_commits_put_off_total` | model | commits that failed and are tried again with the same batch |
+//! | `flywheel_joiner_tick_failures_total` | model | tick records that could not be appended, tried again |
+//! | `flywheel_joiner_expiry_failures_total` | table | hourly expiries of snapshots that failed |
 //! | `flywheel_joiner_side_failures_total` | topic | failed appends of ledger or dead letters, each tried again |
 //! | `flywheel_joiner_side_skipped_total` | table | records of a side topic that could not be read |
 //!
@@ -105,6 +108,9 @@ pub(crate) struct Metrics {
     waiting: Arc<Mutex<Waits>>,
     sealed_through: Family<OfPartition, Gauge<f64, AtomicU64>>,
     failures: Family<OfModel, Counter>,
+    commits_put_off: Family<OfModel, Counter>,
+    tick_failures: Family<OfModel, Counter>,
+    expiry_failures: Family<OfTable, Counter>,
     side_failures: Family<OfTopic, Counter>,
     side_skipped: Family<OfTable, Counter>,
 }
@@ -127,6 +133,9 @@ impl Metrics {
             waiting: Arc::default(),
             sealed_through: Family::default(),
             failures: Family::default(),
+            commits_put_off: Family::default(),
+            tick_failures: Family::default(),
+            expiry_failures: Family::default(),
             side_failures: Family::default(),
             side_skipped: Family::default(),
         };
@@ -143,6 +152,9 @@ impl Metrics {
         registry.register("partition_waits", "1 while a partition waits", metrics.waits.clone());
         registry.register("sealed_through_seconds", "Last tick done", metrics.sealed_through.clone());
         registry.register("failures", "Failed turns", metrics.failures.clone());
+        registry.register("commits_put_off", "Commits tried again", metrics.commits_put_off.clone());
+        registry.register("tick_failures", "Tick records not appended", metrics.tick_failures.clone());
+        registry.register("expiry_failures", "Failed expiries of snapshots", metrics.expiry_failures.clone());
         registry.register("side_failures", "Failed appends of side topics", metrics.side_failures.clone());
         registry.register("side_skipped", "Unreadable records of side topics", metrics.side_skipped.clone());
         metrics.registry = Arc::new(registry);
@@ -216,9 +228,10 @@ impl Metrics {
 
     /// What is another joiner's now is not told here any more.
     pub fn partition_left(&self, model: &str, partition: i32) {
-        let of = OfPartition { model: model.to_owned(), partition };
-        self.waits.remove(&of);
-        self.sealed_through.remove(&of);
+        for kind in [Kind::Predictions, Kind::Outcomes] {
+            self.waits.remove(&side(model, kind, partition));
+        }
+        self.sealed_through.remove(&OfPartition { model: model.to_owned(), partition });
     }
 
     /// Said once per wait; `first` is whether this is its beginning.
@@ -266,6 +279,21 @@ impl Metrics {
             tracing::error!(model, error, retry_ms, "landing stopped; tried again, but a person is needed");
         }
         self.failures.get_or_create(&of(model)).inc();
+    }
+
+    pub fn commit_put_off(&self, model: &str, error: &str, retry: Duration) {
+        tracing::warn!(model, error, retry_ms = retry.as_millis(), "commit failed; tried again with the same batch");
+        self.commits_put_off.get_or_create(&of(model)).inc();
+    }
+
+    pub fn tick_failed(&self, model: &str, kind: Kind, partition: i32, error: &str) {
+        tracing::warn!(model, kind = kind.name(), partition, error, "tick record not appended; tried again");
+        self.tick_failures.get_or_create(&of(model)).inc();
+    }
+
+    pub fn expiry_failed(&self, table: &str, error: &str) {
+        tracing::warn!(table, error, "old snapshots not expired; tried again in an hour");
+        self.expiry_failures.get_or_create(&OfTable { table: table.to_owned() }).inc();
     }
 
     pub fn side_failed(&self, topic: &str, error: &str) {

@@ -76,6 +76,11 @@ impl Partition {
         self.tick_passed(self.predictions.read?.time_ms, self.outcomes.read?.time_ms)
     }
 
+    /// Whether anything was read that is not landed.
+    pub fn is_ahead(&self) -> bool {
+        [&self.predictions, &self.outcomes].iter().any(|side| side.read != side.landed)
+    }
+
     fn tick_passed(&self, predictions_ms: i64, outcomes_ms: i64) -> Option<i64> {
         let tick = self.bars.tick_at(predictions_ms.min(outcomes_ms));
         self.done_ms.is_none_or(|done| tick > done).then_some(tick)

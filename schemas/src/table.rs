@@ -210,7 +210,11 @@ fn tail() -> Vec<Column> {
             required: false,
             doc: "Per view, where its features came from and how old they were".to_owned(),
         },
-        optional("flags", list_of_strings(), "What was noticed about the row, such as feature_ahead; of a sealed one also label_overflow:<label>"),
+        optional(
+            "flags",
+            list_of_strings(),
+            "What was noticed about the row, such as feature_ahead; of a sealed one also label_overflow:<label>",
+        ),
     ];
     columns.extend(coordinates());
     columns

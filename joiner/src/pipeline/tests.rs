@@ -3,5 +3,6 @@
 mod land;
 mod rig;
 mod seal;
+mod upkeep;
 
 use super::*;

@@ -20,13 +20,13 @@ use super::{Table, TableError, schema};
 const SNAPSHOTS_MAX: usize = 2000;
 
 impl Table {
-    /// Expires snapshots that are older than a day, or too many; the newest always stay. Answers how many went.
+    /// Expires snapshots that are older than a day at `now_ms`, or too many; the newest always stay. Answers how many
+    /// went.
     ///
     /// # Errors
     /// Of the catalog. Nothing depends on it: the next call does what this one could not.
-    pub async fn expire(&mut self) -> Result<usize, TableError> {
+    pub async fn expire(&mut self, now_ms: i64) -> Result<usize, TableError> {
         self.refresh().await?;
-        let now_ms = chrono::Utc::now().timestamp_millis();
         match cutoff(self.state.metadata(), now_ms) {
             Some(cutoff_ms) => self.expire_before(cutoff_ms).await,
             None => Ok(0),

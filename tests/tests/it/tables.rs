@@ -130,7 +130,7 @@ async fn a_rest_catalog_over_s3_arbitrates() {
     let files = write(&table, 30..31).await;
     assert_eq!(table.commit(files, &at(30), &at(31), "c", &[]).await.unwrap(), Outcome::Committed);
     assert_eq!(offsets(&table, Predicate::OffsetFrom(29)).await, [29, 30]);
-    assert_eq!(table.expire().await.unwrap(), 0);
+    assert_eq!(table.expire(START_US / 1000).await.unwrap(), 0);
     let reader = set.python(&config.namespace).pyiceberg().unwrap();
     let counted = pyiceberg(&reader, "rows", "SELECT count(*), count(wind), max(kafka_offset) FROM scanned").unwrap();
     assert_eq!(counted, [vec![json!(31), json!(0), json!(30)]]);

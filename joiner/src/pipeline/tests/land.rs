@@ -5,6 +5,7 @@ use flywheel_schemas::id;
 
 use super::rig::{CONTRACT, MINUTE, Rig, START, at, number, prediction, read};
 use super::*;
+use crate::table::Mark;
 
 const SECOND_LABEL: &str = "  later: {type: boolean, window: 1h, lateness: 20m, aggregate: any, default: false}\nseal:";
 

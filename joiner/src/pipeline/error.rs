@@ -1,0 +1,49 @@
+//! What can stop a pipeline.
+
+use flywheel_schemas::registry::RegistryError;
+
+use crate::index::IndexError;
+use crate::source::SourceError;
+use crate::table::TableError;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PipelineError {
+    #[error("{0}")]
+    Source(#[from] SourceError),
+    #[error("{0}")]
+    Table(#[from] TableError),
+    #[error("registry: {0}")]
+    Registry(#[from] RegistryError),
+    #[error("outcome index: {0}")]
+    Index(#[from] IndexError),
+    #[error("the model has no registered contract yet")]
+    NoContract,
+    #[error("rows were served under contract version {version}, which is not registered")]
+    UnknownContract { version: i32 },
+    #[error("column `{name}` is missing or of another type")]
+    Column { name: &'static str },
+    #[error("rows: {0}")]
+    Decode(String),
+    #[error(
+        "{topic}, partition {partition}, is not the topic that the tables were filled from: {why}. Nothing is landed \
+         from it; restore the topic, or start the model under another prefix"
+    )]
+    AnotherTopic { topic: String, partition: i32, why: String },
+}
+
+impl PipelineError {
+    pub fn decode(error: impl std::fmt::Display) -> PipelineError {
+        PipelineError::Decode(error.to_string())
+    }
+
+    /// Whether it passes without a person.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            PipelineError::Source(error) => error.is_passing(),
+            PipelineError::Table(error) => error.is_passing(),
+            PipelineError::Registry(error) => error.is_passing(),
+            PipelineError::NoContract => true,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Partitions that come and go: each is begun from what the tables have recorded of it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use flywheel_schemas::wire::{self, Kind};
+use futures::TryStreamExt;
+
+use super::{Pipeline, PipelineError};
+use crate::bar::Bars;
+use crate::partition::{Partition, Side};
+use crate::table::{Mark, Predicate};
+
+impl Pipeline {
+    /// Starts with partitions from what the tables have recorded.
+    pub(super) async fn take_partitions(&mut self, numbers: &[i32]) -> Result<(), PipelineError> {
+        let new: Vec<i32> = numbers.iter().copied().filter(|number| !self.partitions.contains_key(number)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let predictions = self.recorded(Kind::Predictions).await?;
+        let outcomes = self.recorded(Kind::Outcomes).await?;
+        let training = self.training.progress().await?.map(|progress| progress.marks).unwrap_or_default();
+        for number in new.iter().copied() {
+            let part = Partition {
+                predictions: Side::new(predictions.get(&number).copied()),
+                outcomes: Side::new(outcomes.get(&number).copied()),
+                done_ms: training.get(&number).map(|mark| mark.next),
+                bars: Bars::new(self.grid_ms, self.drain_ms),
+            };
+            if let Some(done) = part.done_ms
+                && [&part.predictions, &part.outcomes].iter().any(|side| side.last_ms().is_none_or(|last| last < done))
+            {
+                return Err(PipelineError::AnotherTopic {
+                    topic: wire::topic(&self.config.log.prefix, &self.model, Kind::Predictions),
+                    partition: number,
+                    why: "the training table is ahead of the raw tables, one of which was rolled back".to_owned(),
+                });
+            }
+            for kind in [Kind::Predictions, Kind::Outcomes] {
+                self.start_side(kind, number, part.side(kind).landed).await?;
+                self.heard.insert((kind, number), Instant::now());
+            }
+            self.partitions.insert(number, part);
+        }
+        self.metrics.partitions(&self.model, self.partitions.len());
+        self.take_bars(&new).await?;
+        self.catch_up().await
+    }
+
+    /// Seeks one record before the recorded offset, so that reading shows whether it is still the same topic.
+    async fn start_side(&mut self, kind: Kind, number: i32, landed: Option<Mark>) -> Result<(), PipelineError> {
+        let Some(mark) = landed else { return Ok(self.feed.assign(kind, number, -1)?) };
+        let (low, end) = self.feed.offsets(kind, number).await?;
+        let topic = || wire::topic(&self.config.log.prefix, &self.model, kind);
+        if end < mark.next {
+            let why = format!("it ends at offset {end}, but {} is landed already", mark.next);
+            return Err(PipelineError::AnotherTopic { topic: topic(), partition: number, why });
+        }
+        if low > mark.next {
+            let why = format!("it begins at offset {low}: records from {} on went before they were landed", mark.next);
+            return Err(PipelineError::AnotherTopic { topic: topic(), partition: number, why });
+        }
+        Ok(self.feed.assign(kind, number, (mark.next - 1).max(low))?)
+    }
+
+    /// Leaves partitions to others: what was read of them and not committed is read by their next owner.
+    pub(super) fn leave_partitions(&mut self, numbers: &[i32]) {
+        self.forget_held();
+        for number in numbers {
+            if self.partitions.remove(number).is_some() {
+                self.feed.unassign(*number);
+                self.metrics.partition_left(&self.model, *number);
+            }
+        }
+        self.metrics.partitions(&self.model, self.partitions.len());
+        // Rows of the partitions left are mixed with the others' in the batch; all that stay are read again.
+        self.landings.predictions.clear();
+        self.landings.outcomes.clear();
+        for (number, part) in &mut self.partitions {
+            for kind in [Kind::Predictions, Kind::Outcomes] {
+                let landed = part.side(kind).landed;
+                *part.side_mut(kind) = Side::new(landed);
+                if let Err(error) = self.feed.assign(kind, *number, landed.map_or(-1, |mark| mark.next)) {
+                    self.metrics.pipeline_failed(&self.model, &error.to_string(), true, Duration::ZERO);
+                }
+            }
+        }
+    }
+
+    /// Takes back the alarms of partitions that wait: they may be another's from now on, or are read again.
+    pub(super) fn forget_held(&mut self) {
+        for (kind, number) in std::mem::take(&mut self.held).into_keys() {
+            self.metrics.partition_forgotten(&self.model, kind, number);
+        }
+    }
+
+    async fn recorded(&mut self, kind: Kind) -> Result<BTreeMap<i32, Mark>, PipelineError> {
+        let cluster = self.cluster.clone();
+        let landing = self.landings.get_mut(kind);
+        match landing.table.progress().await? {
+            None => Ok(BTreeMap::new()),
+            Some(progress) if progress.cluster == cluster => Ok(progress.marks),
+            Some(progress) => Err(PipelineError::AnotherTopic {
+                topic: wire::topic(&self.config.log.prefix, &self.model, kind),
+                partition: 0,
+                why: format!("it is on cluster {cluster}, the tables were filled from cluster {}", progress.cluster),
+            }),
+        }
+    }
+
+    /// Takes over what the seal log has barred for these partitions.
+    pub(crate) async fn take_bars(&mut self, numbers: &[i32]) -> Result<(), PipelineError> {
+        self.seal_log.refresh().await?;
+        for (number, bar) in crate::letters::read_bars(&self.seal_log, &self.model, numbers).await? {
+            if let Some(part) = self.partitions.get_mut(&number) {
+                part.bars.add(bar);
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the index up to what the outcomes table has recorded.
+    pub(crate) async fn catch_up(&mut self) -> Result<(), PipelineError> {
+        let recorded = self.recorded(Kind::Outcomes).await?;
+        let mut stamp = self.index.stamp()?;
+        let ahead = stamp.iter().any(|(number, next)| recorded.get(number).is_none_or(|mark| mark.next < *next));
+        if ahead {
+            self.index.clear()?;
+            stamp.clear();
+        }
+        for (number, mark) in recorded.iter().filter(|(number, _)| self.partitions.contains_key(number)) {
+            let from = stamp.get(number).copied().unwrap_or(0);
+            if from >= mark.next {
+                continue;
+            }
+            let predicate = Predicate::And(vec![Predicate::Partition(*number), Predicate::OffsetFrom(from)]);
+            let table = &self.landings.outcomes.table;
+            let columns: Vec<String> = table.arrow_schema().fields().iter().map(|field| field.name().clone()).collect();
+            let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+            let mut stream = Box::pin(table.scan(&columns, predicate).await?);
+            while let Some(batch) = stream.try_next().await? {
+                let mut statements = crate::decode::statements(&batch).map_err(PipelineError::decode)?;
+                statements.retain(|(_, statement)| {
+                    statement.partition == *number && (from..mark.next).contains(&statement.offset)
+                });
+                // Only the last batch may move the stamp: before it the partition is not whole.
+                self.index.apply(&statements, &BTreeMap::new())?;
+            }
+            drop(stream);
+            self.index.apply(&[], &BTreeMap::from([(*number, mark.next)]))?;
+            self.metrics.caught_up(&self.model, *number, mark.next - from);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,167 @@
+//! Commits that fail for a while, tables that grow, topics that stand still.
+
+use std::path::PathBuf;
+
+use sqlx::Connection as _;
+
+use super::rig::{MINUTE, Rig, START, read};
+use super::*;
+
+const DAY_MS: i64 = 24 * 60 * MINUTE;
+
+/// The files below a folder whose name ends so.
+fn files(folder: &std::path::Path, end: &str) -> usize {
+    let mut folders = vec![folder.to_owned()];
+    let mut count = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => count += usize::from(path.to_str().unwrap().ends_with(end)),
+            }
+        }
+    }
+    count
+}
+
+fn table(rig: &Rig, name: &str) -> PathBuf {
+    rig.dir.path().join("warehouse/flywheel").join(name)
+}
+
+/// Lets the catalog refuse every commit to a table, or no more.
+async fn execute(rig: &Rig, statement: &str) {
+    let url = format!("sqlite:{}", rig.dir.path().join("catalog.db").display());
+    let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    sqlx::query(statement).execute(&mut connection).await.unwrap();
+}
+
+async fn take_away(rig: &Rig, name: &str) {
+    let refuse = "BEGIN SELECT RAISE(ABORT, 'away'); END";
+    let when = format!("WHEN NEW.table_name = '{name}'");
+    execute(rig, &format!("CREATE TRIGGER away_{name} BEFORE UPDATE ON iceberg_tables {when} {refuse}")).await;
+}
+
+async fn bring_back(rig: &Rig, name: &str) {
+    execute(rig, &format!("DROP TRIGGER away_{name}")).await;
+}
+
+/// A turn for which nothing waits.
+async fn turn_now(pipeline: &mut Pipeline) -> Result<(), PipelineError> {
+    if let Some(put_off) = &mut pipeline.put_off {
+        put_off.retry_at = Instant::now();
+    }
+    pipeline.turn().await
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_is_tried_again_with_the_same_batch_and_the_same_files() {
+    let rig = Rig::new(1).await;
+    rig.tick(START).await;
+    let t = START + MINUTE;
+    let id = rig.predict(1, t, t, 1.0).await;
+    rig.state("e", &id, START + 2 * MINUTE, &[("label.won", flywheel_schemas::contract::Scalar::Boolean(true))]).await;
+    rig.ticks(START + 5 * MINUTE, START + 90 * MINUTE).await;
+    let mut pipeline = rig.pipeline("a").await;
+    read(&mut pipeline).await.unwrap();
+    for name in ["m_predictions", "m_outcomes"] {
+        take_away(&rig, name).await;
+    }
+    pipeline.settle().await.unwrap();
+    turn_now(&mut pipeline).await.unwrap();
+    assert_eq!(rig.metric("commits_put_off_total{model=\"m\"}"), 2.0);
+    // Nothing is read into a batch that may be committed already.
+    let before = pipeline.partitions[&0].predictions.read;
+    rig.predict(2, t, START + 90 * MINUTE, 1.0).await;
+    turn_now(&mut pipeline).await.unwrap();
+    assert_eq!(pipeline.partitions[&0].predictions.read, before);
+    assert_eq!(files(&table(&rig, "m_outcomes"), ".parquet"), 1);
+
+    bring_back(&rig, "m_outcomes").await;
+    turn_now(&mut pipeline).await.unwrap();
+    assert!(pipeline.put_off.is_some(), "one table is still away");
+    bring_back(&rig, "m_predictions").await;
+    // The training table's turn.
+    take_away(&rig, "m_training").await;
+    turn_now(&mut pipeline).await.unwrap();
+    assert!(pipeline.put_off.is_some());
+    bring_back(&rig, "m_training").await;
+    turn_now(&mut pipeline).await.unwrap();
+    assert!(pipeline.put_off.is_none());
+    for name in ["m_outcomes", "m_predictions"] {
+        assert_eq!((rig.rows(name).await.len(), files(&table(&rig, name), ".parquet")), (1, 1), "{name}");
+    }
+    let rows = rig.rows("m_training").await;
+    assert_eq!((rows.len(), rows[0]["label_won"].as_str()), (1, "Boolean(true)"));
+    assert_eq!(rig.metric("failures_total{model=\"m\"}"), 0.0);
+    turn_now(&mut pipeline).await.unwrap();
+    rig.run(&mut pipeline).await;
+    assert_eq!(rig.rows("m_predictions").await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_batch_that_is_not_committed_for_half_a_day_is_given_up() {
+    let rig = Rig::new(1).await;
+    rig.predict(1, START, START, 1.0).await;
+    let mut pipeline = rig.pipeline("a").await;
+    read(&mut pipeline).await.unwrap();
+    take_away(&rig, "m_predictions").await;
+    pipeline.settle().await.unwrap();
+    let put_off = pipeline.put_off.as_mut().unwrap();
+    put_off.since = put_off.since.checked_sub(Duration::from_secs(12 * 60 * 60)).unwrap();
+    let error = turn_now(&mut pipeline).await.unwrap_err();
+    assert!(error.is_passing(), "{error}");
+}
+
+#[tokio::test]
+async fn old_snapshots_of_all_tables_go_once_an_hour() {
+    let rig = Rig::new(1).await;
+    let mut pipeline = rig.pipeline("a").await;
+    for minute in (0..25 * 5).step_by(5) {
+        rig.tick(START + minute * MINUTE).await;
+        // A gap each, so that the seal log grows too.
+        rig.run(&mut pipeline).await;
+    }
+    let names = ["m_predictions", "m_outcomes", "m_training"];
+    let lists = |name: &str| files(&table(&rig, name), ".avro");
+    let before = names.map(lists);
+    assert!(pipeline.expiry.is_due());
+    let now_ms = chrono::Utc::now().timestamp_millis();
+    pipeline.expire_tables(now_ms).await;
+    assert!(!pipeline.expiry.is_due());
+    assert_eq!(names.map(lists), before, "none is a day old");
+    pipeline.expire_tables(now_ms + 2 * DAY_MS).await;
+    assert_eq!(names.map(lists), before, "it is not due");
+    // A failure harms nothing else and is not tried again before the next hour.
+    take_away(&rig, "m_training").await;
+    pipeline.expiry = crate::expiry::Expiry::due();
+    pipeline.expire_tables(now_ms + 2 * DAY_MS).await;
+    assert_eq!(rig.metric("expiry_failures_total{table=\"m_training\"}"), 1.0);
+    assert!(!pipeline.expiry.is_due());
+    assert!(before.iter().all(|lists| *lists > 20), "{before:?}");
+    assert_eq!(names.map(lists), [20, 20, before[2]]);
+    bring_back(&rig, "m_training").await;
+    pipeline.expiry = crate::expiry::Expiry::due();
+    pipeline.expire_tables(now_ms + 2 * DAY_MS).await;
+    assert_eq!(names.map(lists), [20; 3]);
+    rig.tick(START + 125 * MINUTE).await;
+    rig.run(&mut pipeline).await;
+    assert_eq!(pipeline.partitions[&0].done_ms, Some(START + 125 * MINUTE));
+}
+
+#[tokio::test]
+async fn progress_that_no_tick_waits_for_is_committed_once_a_day() {
+    let rig = Rig::new(1).await;
+    // Predictions alone, and no rows among them.
+    for minute in 0..3 {
+        rig.append(Kind::Predictions, 0, START + minute * MINUTE, None, &[(wire::TICK, "")]).await;
+    }
+    let mut pipeline = rig.pipeline("a").await;
+    read(&mut pipeline).await.unwrap();
+    pipeline.turn().await.unwrap();
+    assert_eq!(pipeline.partitions[&0].predictions.landed, None);
+    pipeline.committed = pipeline.committed.checked_sub(Duration::from_secs(24 * 60 * 60)).unwrap();
+    pipeline.turn().await.unwrap();
+    assert_eq!(pipeline.partitions[&0].predictions.landed.map(|mark| mark.next), Some(3));
+    assert!(!pipeline.is_due());
+}

@@ -1,0 +1,94 @@
+//! What a pipeline does beside landing and sealing: it keeps the time of silent partitions, commits again what failed
+//! to be committed, and keeps its tables small.
+
+use std::time::{Duration, Instant};
+
+use flywheel_schemas::wire::Kind;
+
+use super::{Pipeline, PipelineError, RETRY};
+use crate::land::Landings;
+
+/// An idle partition gets a tick record after this time, by the broker's clock.
+const TICK_AFTER: Duration = Duration::from_secs(10);
+
+/// A batch that is not committed after this time is read again: clean-up by other engines takes files that no snapshot
+/// names for left behind, after a day at the earliest.
+const BATCH_AGE_MAX: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// A commit that is put off.
+#[derive(Debug)]
+pub(super) struct PutOff {
+    /// Since when.
+    pub since: Instant,
+    /// The wait after the next failure.
+    wait: Duration,
+    pub retry_at: Instant,
+}
+
+impl PutOff {
+    pub fn is_due(&self) -> bool {
+        self.retry_at <= Instant::now()
+    }
+}
+
+impl Pipeline {
+    /// Commits and seals. Where table or store are away, or answer that somebody else was first for too long, the batch
+    /// stays as it is, its files included, and is tried again: a commit may be repeated with the same batch after any
+    /// error. All other errors end the pipeline, which is then begun anew from what the tables have recorded.
+    pub(super) async fn settle(&mut self) -> Result<(), PipelineError> {
+        let settled = match self.commit().await {
+            Ok(()) => self.seal().await,
+            Err(error) => Err(error),
+        };
+        match settled {
+            Ok(_) => {
+                self.put_off = None;
+                Ok(())
+            }
+            Err(PipelineError::Table(error)) if error.is_passing() => {
+                let now = Instant::now();
+                let put_off = self.put_off.get_or_insert(PutOff { since: now, wait: RETRY.0, retry_at: now });
+                if put_off.since.elapsed() >= BATCH_AGE_MAX {
+                    return Err(error.into());
+                }
+                self.metrics.commit_put_off(&self.model, &error.to_string(), put_off.wait);
+                put_off.retry_at = now + put_off.wait;
+                put_off.wait = (put_off.wait * 2).min(RETRY.1);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Appends tick records to partitions that were silent, unless the writers keep the time. A log that is away gets
+    /// them when it is back.
+    pub(super) async fn keep_time(&mut self) -> Result<(), PipelineError> {
+        if self.config.writer_keeps_time() {
+            return Ok(());
+        }
+        self.heard.retain(|(_, number), _| self.partitions.contains_key(number));
+        let silent: Vec<(Kind, i32)> =
+            self.heard.iter().filter(|(_, at)| at.elapsed() >= TICK_AFTER).map(|(key, _)| *key).collect();
+        for (kind, number) in silent {
+            self.heard.insert((kind, number), Instant::now());
+            match self.feed.append_tick(kind, number).await {
+                // The others would meet the same.
+                Err(error) if error.is_passing() => {
+                    self.metrics.tick_failed(&self.model, kind, number, &error.to_string());
+                    return Ok(());
+                }
+                appended => appended?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Once an hour.
+    pub(super) async fn expire_tables(&mut self, now_ms: i64) {
+        if self.expiry.is_due() {
+            let Landings { predictions, outcomes } = &mut self.landings;
+            let tables = [&mut predictions.table, &mut outcomes.table, &mut self.training, &mut self.seal_log];
+            self.expiry.expire(tables, now_ms, &self.metrics).await;
+        }
+    }
+}
