@@ -20,6 +20,9 @@ pub const DEFAULTS: &str = include_str!("../config.default.toml");
 /// The sections whose keys are not ours.
 const FREE: [&str; 2] = ["log.librdkafka", "catalog.properties"];
 
+/// What the journal of an index takes before it is given back, twice.
+const INDEX_BYTES_MIN: u64 = 256 * 1024 * 1024;
+
 const ENVIRONMENT_PREFIX: &str = "FLYWHEEL_JOINER_";
 
 #[derive(Debug, Clone, Deserialize, serde::Serialize)]
@@ -74,6 +77,7 @@ pub struct CatalogSection {
 #[derive(Debug, Clone, Deserialize, serde::Serialize)]
 pub struct IndexSection {
     pub dir: PathBuf,
+    pub max_bytes: u64,
 }
 
 #[derive(Debug, Clone, Deserialize, serde::Serialize)]
@@ -156,6 +160,9 @@ impl Config {
         }
         if self.commit.interval_ms == 0 {
             faults.push("commit.interval_ms: must be at least 1".to_owned());
+        }
+        if self.index.max_bytes < INDEX_BYTES_MIN {
+            faults.push(format!("index.max_bytes: must be at least {INDEX_BYTES_MIN}, which an empty index may take"));
         }
         if !self.listen.admin.is_empty() {
             match self.listen.admin.parse::<std::net::SocketAddr>() {
@@ -276,12 +283,12 @@ mod tests {
     #[test]
     fn every_fault_is_told_at_once() {
         let faults = load(
-            "[log]\nprefx = \"a\"\nurl = 5\n[commit]\ninterval_ms = 0\n[listen]\nadmin = \"0.0.0.0:1\"",
+            "[log]\nprefx = \"a\"\nurl = 5\n[index]\nmax_bytes = 1\n[commit]\ninterval_ms = 0\n[listen]\nadmin = \"0.0.0.0:1\"",
             &[("FLYWHEEL_JOINER_COMMIT_BYTES", "many"), ("FLYWHEEL_JOINER_NO", "1")],
         )
         .expect_err("faulty")
         .0;
-        assert_eq!(faults.len(), 6, "{faults:?}");
+        assert_eq!(faults.len(), 7, "{faults:?}");
     }
 
     #[test]

@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
+use flywheel_schemas::id;
+
 use crate::label::Statement;
 
 /// Blocks that are kept in memory. Look-ups follow the order of ids closely, so that little is read twice.
@@ -41,6 +43,7 @@ const META: &str = "meta";
 const KEY_TABLE: &[u8] = b"table";
 const KEY_LAYOUT: &[u8] = b"layout";
 const KEY_STAMP: &[u8] = b"stamp";
+const KEY_EXPIRED: &[u8] = b"expired";
 
 /// An error of the index.
 #[derive(Debug, thiserror::Error)]
@@ -142,13 +145,18 @@ impl Index {
     }
 
     /// Takes statements, each with its prediction id, and moves the partitions of `stamp` there, both or neither.
-    /// Partitions that `stamp` does not name stay. A statement that is there already is written over by itself.
+    /// Partitions that `stamp` does not name stay. A statement that is there already is written over by itself; one
+    /// that has expired is left out.
     ///
     /// # Errors
     /// Of the disk.
     pub fn apply(&self, rows: &[(String, Statement)], stamp: &BTreeMap<i32, i64>) -> Result<(), IndexError> {
         let mut batch = self.database.batch();
-        for (prediction_id, statement) in rows {
+        let oldest = match self.expired_before_ms()? {
+            0 => Vec::new(),
+            before_ms => start_of(before_ms),
+        };
+        for (prediction_id, statement) in rows.iter().filter(|(id, _)| id.as_bytes() >= oldest.as_slice()) {
             let refused = |reason| IndexError::Statement { prediction_id: prediction_id.clone(), reason };
             let key = key(prediction_id, statement).ok_or_else(|| refused("its coordinates are negative"))?;
             let value = postcard::to_stdvec(statement).map_err(|_| refused("it cannot be encoded"))?;
@@ -178,26 +186,34 @@ impl Index {
             .collect()
     }
 
+    /// Of predictions of an event time before this the index may lack statements; zero where it lacks none.
+    ///
+    /// # Errors
+    /// Of the disk, or a damaged mark.
+    pub fn expired_before_ms(&self) -> Result<i64, IndexError> {
+        match self.meta.get(KEY_EXPIRED).map_err(|error| self.store(error))? {
+            None => Ok(0),
+            Some(bytes) => Ok(i64::from_be_bytes((*bytes).try_into().map_err(|_| self.damaged())?)),
+        }
+    }
+
     /// Removes the statements about predictions with minted ids of an event time before `before_ms`, oldest first, up
-    /// to a number; answers how many. Zero means that none are left.
+    /// to a number; answers whether none are left. From the first call on [`Index::expired_before_ms`] says so.
     ///
     /// # Errors
     /// Of the disk.
-    pub fn expire(&self, before_ms: i64) -> Result<usize, IndexError> {
-        let Ok(before_ms) = u64::try_from(before_ms) else { return Ok(0) };
-        // The first 12 hexadecimal digits of a UUIDv7 are its time (RFC 9562, section 5.7).
-        let digits = format!("{:012x}", before_ms.min((1 << 48) - 1));
-        let to = format!("{}-{}", &digits[..8], &digits[8..]).into_bytes();
+    pub fn expire(&self, before_ms: i64) -> Result<bool, IndexError> {
         let mut batch = self.database.batch();
-        for entry in self.rows.range(..to).take(EXPIRE_MAX) {
+        let mark = self.expired_before_ms()?.max(before_ms.clamp(0, id::TIME_MS_MAX));
+        batch.insert(&self.meta, KEY_EXPIRED, mark.to_be_bytes());
+        let mut removed = 0;
+        for entry in self.rows.range(..start_of(mark)).take(EXPIRE_MAX) {
             let key = entry.key().map_err(|error| self.store(error))?;
             batch.remove(&self.rows, key);
+            removed += 1;
         }
-        let removed = batch.len();
-        if removed > 0 {
-            batch.commit().map_err(|error| self.store(error))?;
-        }
-        Ok(removed)
+        batch.durability(Some(PersistMode::Buffer)).commit().map_err(|error| self.store(error))?;
+        Ok(removed < EXPIRE_MAX)
     }
 
     /// Removes everything, stamp included.
@@ -238,6 +254,13 @@ fn start(prediction_id: &str) -> Vec<u8> {
     }
     key.push(0);
     key
+}
+
+/// What every minted id of that event time or a later one is not less than: the first 12 hexadecimal digits of a UUIDv7
+/// are its time (RFC 9562, section 5.7).
+fn start_of(event_ms: i64) -> Vec<u8> {
+    let digits = format!("{event_ms:012x}");
+    format!("{}-{}", &digits[..8], &digits[8..]).into_bytes()
 }
 
 /// None where a coordinate is negative, which no landed record has.
@@ -384,9 +407,29 @@ mod tests {
         let rows: Vec<_> = (0..10).map(|n| row(&id(base + n), 9, i64::try_from(n).unwrap())).collect();
         index.apply(&rows, &BTreeMap::new()).unwrap();
         let before_ms = i64::try_from(base + 4).unwrap();
-        assert_eq!(index.expire(before_ms).unwrap(), 4);
-        assert_eq!(index.expire(before_ms).unwrap(), 0);
+        assert_eq!(index.expired_before_ms().unwrap(), 0);
+        assert!(index.expire(before_ms).unwrap());
+        assert_eq!(index.expired_before_ms().unwrap(), before_ms);
+        assert_eq!(index.rows.len().unwrap(), 6);
+        // Neither an earlier call nor a late statement brings anything back.
+        assert!(index.expire(before_ms - 3).unwrap());
+        assert_eq!(index.expired_before_ms().unwrap(), before_ms);
+        index.apply(&[row(&id(base + 3), 9, 20), row(&id(base + 4), 9, 21)], &BTreeMap::new()).unwrap();
         assert_eq!(offsets(&index, &id(base + 3), i64::MAX), [0i64; 0]);
-        assert_eq!(offsets(&index, &id(base + 4), i64::MAX), [4]);
+        assert_eq!(offsets(&index, &id(base + 4), i64::MAX), [4, 21]);
+    }
+
+    #[test]
+    fn expires_in_steps() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path(), "t").unwrap();
+        let id = |n: usize| id::from_parts(i64::try_from(n).unwrap(), [7; 10]).to_string();
+        let rows: Vec<_> = (0..EXPIRE_MAX + 1).map(|n| row(&id(n), 9, 1)).collect();
+        index.apply(&rows, &BTreeMap::new()).unwrap();
+        let all = i64::try_from(rows.len()).unwrap();
+        assert!(!index.expire(all).unwrap());
+        assert_eq!(index.rows.len().unwrap(), 1);
+        assert!(index.expire(all).unwrap());
+        assert!(index.rows.is_empty().unwrap());
     }
 }

@@ -13,6 +13,7 @@
 //! | `flywheel_joiner_partitions` | model | partitions that this joiner owns |
 //! | `flywheel_joiner_partition_waits` | model, kind, partition | 1 while a partition waits for a schema or a clock |
 //! | `flywheel_joiner_sealed_through_seconds` | model, partition | last tick done, seconds since the epoch |
+//! | `flywheel_joiner_index_bytes` | model | what the outcome index takes on disk; see `index.max_bytes` |
 //! | `flywheel_joiner_failures_total` | model | failed turns, each tried again |
 //! | `flywheel_joiner_commits_put_off_total` | model | commits that failed and are tried again with the same batch |
 //! | `flywheel_joiner_tick_failures_total` | model | tick records that could not be appended, tried again |
@@ -107,6 +108,7 @@ pub(crate) struct Metrics {
     waits: Family<OfSide, Gauge>,
     waiting: Arc<Mutex<Waits>>,
     sealed_through: Family<OfPartition, Gauge<f64, AtomicU64>>,
+    index_bytes: Family<OfModel, Gauge>,
     failures: Family<OfModel, Counter>,
     commits_put_off: Family<OfModel, Counter>,
     tick_failures: Family<OfModel, Counter>,
@@ -132,6 +134,7 @@ impl Metrics {
             waits: Family::default(),
             waiting: Arc::default(),
             sealed_through: Family::default(),
+            index_bytes: Family::default(),
             failures: Family::default(),
             commits_put_off: Family::default(),
             tick_failures: Family::default(),
@@ -151,6 +154,7 @@ impl Metrics {
         registry.register("partitions", "Partitions owned", metrics.partitions.clone());
         registry.register("partition_waits", "1 while a partition waits", metrics.waits.clone());
         registry.register("sealed_through_seconds", "Last tick done", metrics.sealed_through.clone());
+        registry.register("index_bytes", "Size of the outcome index", metrics.index_bytes.clone());
         registry.register("failures", "Failed turns", metrics.failures.clone());
         registry.register("commits_put_off", "Commits tried again", metrics.commits_put_off.clone());
         registry.register("tick_failures", "Tick records not appended", metrics.tick_failures.clone());
@@ -265,6 +269,23 @@ impl Metrics {
     pub fn sealed_through(&self, model: &str, partition: i32, tick_ms: i64) {
         let of = OfPartition { model: model.to_owned(), partition };
         self.sealed_through.get_or_create(&of).set(tick_ms as f64 / 1000.0);
+    }
+
+    pub fn index_bytes(&self, model: &str, bytes: u64) {
+        self.index_bytes.get_or_create(&of(model)).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    pub fn index_high(&self, model: &str, bytes: u64, max_bytes: u64) {
+        tracing::warn!(
+            model,
+            bytes,
+            max_bytes,
+            "the outcome index is nearly as large as it may be; raise index.max_bytes"
+        );
+    }
+
+    pub fn index_full(&self, model: &str, bytes: u64, max_bytes: u64) {
+        tracing::error!(model, bytes, max_bytes, "landing pauses: the outcome index is full; raise index.max_bytes");
     }
 
     pub fn caught_up(&self, model: &str, partition: i32, offsets: i64) {

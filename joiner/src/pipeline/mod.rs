@@ -32,7 +32,7 @@ mod upkeep;
 mod tests;
 
 pub(crate) use error::PipelineError;
-use upkeep::PutOff;
+use upkeep::{IndexLevel, PutOff};
 
 /// Records taken from the feed in one turn: bounds the memory between two looks at what is waiting.
 const RECORDS_PER_TURN: usize = 8192;
@@ -97,6 +97,9 @@ pub(crate) struct Pipeline {
     /// A commit that failed and is tried again with the same batch; nothing is read meanwhile.
     put_off: Option<PutOff>,
     expiry: Expiry,
+    /// Before which event time the index holds nothing any more.
+    index_expired_ms: i64,
+    index_level: IndexLevel,
 }
 
 /// Runs one model until the commands end. Whatever fails, but for commits that are put off, is tried again from what
@@ -201,6 +204,8 @@ impl Pipeline {
             quiet: false,
             put_off: None,
             expiry: Expiry::due(),
+            index_expired_ms: 0,
+            index_level: IndexLevel::Low,
             config,
         })
     }
@@ -238,6 +243,7 @@ impl Pipeline {
                 return Ok(());
             }
             Some(_) => {}
+            None if self.index_level == IndexLevel::Full => tokio::time::sleep(TURN).await,
             None => {
                 let records = self.feed.poll(RECORDS_PER_TURN, TURN).await?;
                 self.quiet = records.is_empty() && self.feed.at_end();
@@ -248,7 +254,8 @@ impl Pipeline {
         if self.put_off.is_some() || self.is_due() {
             self.settle().await?;
         }
-        Ok(())
+        self.expire_index()?;
+        self.measure_index()
     }
 }
 

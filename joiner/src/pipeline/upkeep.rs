@@ -3,10 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use flywheel_schemas::contract::Ids;
 use flywheel_schemas::wire::Kind;
 
 use super::{Pipeline, PipelineError, RETRY};
 use crate::land::Landings;
+use crate::partition::Partition;
 
 /// An idle partition gets a tick record after this time, by the broker's clock.
 const TICK_AFTER: Duration = Duration::from_secs(10);
@@ -28,6 +30,26 @@ pub(super) struct PutOff {
 impl PutOff {
     pub fn is_due(&self) -> bool {
         self.retry_at <= Instant::now()
+    }
+}
+
+/// How much of what it may take the index takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IndexLevel {
+    Low,
+    /// From four fifths on: an alarm.
+    High,
+    /// Landing pauses.
+    Full,
+}
+
+impl IndexLevel {
+    fn of(bytes: u64, max_bytes: u64) -> IndexLevel {
+        match bytes {
+            _ if bytes >= max_bytes => IndexLevel::Full,
+            _ if bytes >= max_bytes - max_bytes / 5 => IndexLevel::High,
+            _ => IndexLevel::Low,
+        }
     }
 }
 
@@ -90,5 +112,46 @@ impl Pipeline {
             let tables = [&mut predictions.table, &mut outcomes.table, &mut self.training, &mut self.seal_log];
             self.expiry.expire(tables, now_ms, &self.metrics).await;
         }
+    }
+
+    /// Before which event time no prediction needs the index: as far before the last open tick that is done in every
+    /// partition as the longest window, lateness and horizon together. What is sealed nevertheless reads its statements
+    /// from the table. None where ids do not tell their time.
+    fn index_horizon_ms(&self) -> Option<i64> {
+        let done = |part: &Partition| part.done_ms.and_then(|done| part.bars.last_open(done));
+        let done_ms = self.partitions.values().map(done).min().flatten()?;
+        let mut kept_ms = 0;
+        for contract in self.contracts.versions() {
+            if contract.ids != Ids::Minted {
+                return None;
+            }
+            kept_ms = kept_ms.max(contract.longest_ms() + contract.seal.horizon_ms);
+        }
+        Some(done_ms - kept_ms)
+    }
+
+    /// Removes from the index what is of no more use, a bounded number of statements at a time: more than a turn lands.
+    pub(super) fn expire_index(&mut self) -> Result<(), PipelineError> {
+        if let Some(before_ms) = self.index_horizon_ms().filter(|before_ms| *before_ms > self.index_expired_ms)
+            && self.index.expire(before_ms)?
+        {
+            self.index_expired_ms = before_ms;
+        }
+        Ok(())
+    }
+
+    /// Sounds the alarm where the index is large, and stops landing where it is as large as it may be.
+    pub(super) fn measure_index(&mut self) -> Result<(), PipelineError> {
+        let bytes = self.index.bytes()?;
+        let level = IndexLevel::of(bytes, self.config.index.max_bytes);
+        let changed = level != self.index_level;
+        self.index_level = level;
+        self.metrics.index_bytes(&self.model, bytes);
+        match level {
+            IndexLevel::High if changed => self.metrics.index_high(&self.model, bytes, self.config.index.max_bytes),
+            IndexLevel::Full if changed => self.metrics.index_full(&self.model, bytes, self.config.index.max_bytes),
+            _ => {}
+        }
+        Ok(())
     }
 }

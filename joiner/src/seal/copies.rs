@@ -31,7 +31,7 @@ pub(super) struct Copy {
 
 impl Copy {
     /// All copies of an id are in one partition: that of its key.
-    fn place(&self) -> (i32, i64) {
+    pub fn place(&self) -> (i32, i64) {
         (self.partition, self.offset)
     }
 
@@ -64,8 +64,8 @@ impl Seen {
         self.firsts.get(id)
     }
 
-    pub fn firsts(&self) -> impl Iterator<Item = &Copy> {
-        self.firsts.values()
+    pub fn firsts(&self) -> impl Iterator<Item = (&str, &Copy)> {
+        self.firsts.iter().map(|(id, first)| (id.as_str(), first))
     }
 }
 

@@ -1,5 +1,6 @@
 //! From rows of the raw table to rows of the training table.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -36,7 +37,10 @@ impl Pipeline {
         let mut flagged: BTreeMap<usize, Vec<String>> = BTreeMap::new();
         for row in (0..batch.num_rows()).filter(|row| chosen.value(*row)) {
             let Some(due) = row_due(row) else { continue };
-            let statements = self.index.statements(copies.ids.value(row), due.as_of_ms)?;
+            let statements = match &due.landed {
+                Some(landed) => Cow::Borrowed(landed.as_slice()),
+                None => Cow::Owned(self.index.statements(copies.ids.value(row), due.as_of_ms)?),
+            };
             let exposure = (!copies.exposures.is_null(row)).then(|| copies.exposures.value(row));
             let event_time_ms = copies.event_times.value(row).div_euclid(1000);
             let prediction = label::Prediction { event_time_ms, exposure };

@@ -21,6 +21,7 @@ use arrow::array::RecordBatch;
 use flywheel_schemas::contract::Contract;
 use futures::TryStreamExt;
 
+use crate::label::Statement;
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::table::{Mark, Outcome, Predicate};
 use copies::{Conflicts, Copies, Copy, Seen};
@@ -31,6 +32,9 @@ const EARLIEST_MS: i64 = -62_135_596_800_000;
 /// Rows that are sealed in one commit at most, so that a long absence does not fill the memory. Above it fewer ticks
 /// are taken at once, down to one.
 const ROWS_MAX: usize = 400_000;
+
+/// Predictions whose statements are looked for in one scan of the raw table: as long a list as a filter may be.
+const IDS_PER_SCAN: usize = 1000;
 
 /// The ticks of one partition that are sealed together: open ticks in (`done`, `ready`].
 struct Span {
@@ -46,6 +50,8 @@ struct Span {
 struct Due {
     as_of_ms: i64,
     contract: Arc<Contract>,
+    /// Its statements, where the index does not have them any more.
+    landed: Option<Vec<Statement>>,
 }
 
 /// What is sealed together.
@@ -167,7 +173,8 @@ impl Pipeline {
         drop(stream);
         self.find_earlier_copies(&late, &mut seen).await?;
         let conflicts = self.conflicts(spans, &seen).await?;
-        Ok(Some(Slice { batches, due: self.choose(spans, &seen)?, conflicts }))
+        let due = self.choose(spans, &seen).await?;
+        Ok(Some(Slice { batches, due, conflicts }))
     }
 
     /// For predictions that closed before the slice: whether an earlier copy of them is in the table.
@@ -188,15 +195,51 @@ impl Pipeline {
     }
 
     /// Of the first copies those whose `as_of` lies in the span of their partition, by coordinates.
-    fn choose(&self, spans: &BTreeMap<i32, Span>, seen: &Seen) -> Result<HashMap<(i32, i64), Due>, PipelineError> {
+    async fn choose(
+        &self,
+        spans: &BTreeMap<i32, Span>,
+        seen: &Seen,
+    ) -> Result<HashMap<(i32, i64), Due>, PipelineError> {
         let mut due = HashMap::new();
-        for first in seen.firsts() {
-            if let Some(as_of_ms) = self.as_of_within(spans, first)? {
-                let contract = Arc::clone(self.contract(first.version)?);
-                due.insert((first.partition, first.offset), Due { as_of_ms, contract });
+        let mut expired = HashMap::new();
+        let expired_before_ms = self.index.expired_before_ms()?;
+        for (id, first) in seen.firsts() {
+            let Some(as_of_ms) = self.as_of_within(spans, first)? else { continue };
+            let contract = Arc::clone(self.contract(first.version)?);
+            due.insert(first.place(), Due { as_of_ms, contract, landed: None });
+            if first.event_ms < expired_before_ms {
+                expired.insert(id, first.place());
+            }
+        }
+        let ids: Vec<&str> = expired.keys().copied().collect();
+        for ids in ids.chunks(IDS_PER_SCAN) {
+            for place in ids.iter().filter_map(|id| expired.get(id)) {
+                if let Some(due) = due.get_mut(place) {
+                    due.landed = Some(Vec::new());
+                }
+            }
+            for (id, statement) in self.landed_statements(ids).await? {
+                let due = expired.get(id.as_str()).and_then(|place| due.get_mut(place));
+                if let Some(landed) = due.and_then(|due| due.landed.as_mut()) {
+                    landed.push(statement);
+                }
             }
         }
         Ok(due)
+    }
+
+    /// The statements about these predictions, from the raw table.
+    async fn landed_statements(&self, ids: &[&str]) -> Result<Vec<(String, Statement)>, PipelineError> {
+        let table = &self.landings.outcomes.table;
+        let schema = table.arrow_schema();
+        let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let predicate = Predicate::PredictionIds(ids.iter().map(|id| (*id).to_owned()).collect());
+        let mut stream = Box::pin(table.scan(&columns, predicate).await?);
+        let mut all = Vec::new();
+        while let Some(batch) = stream.try_next().await? {
+            all.extend(crate::decode::statements(&batch).map_err(PipelineError::decode)?);
+        }
+        Ok(all)
     }
 
     /// The tick at which a copy would be sealed if it were the first, where that lies in the span of its partition.

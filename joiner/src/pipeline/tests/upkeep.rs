@@ -165,3 +165,64 @@ async fn progress_that_no_tick_waits_for_is_committed_once_a_day() {
     assert_eq!(pipeline.partitions[&0].predictions.landed.map(|mark| mark.next), Some(3));
     assert!(!pipeline.is_due());
 }
+
+#[tokio::test]
+async fn a_prediction_that_comes_when_its_statements_have_left_the_index_has_its_labels_all_the_same() {
+    let rig = Rig::new(1).await;
+    let won = [("label.won", flywheel_schemas::contract::Scalar::Boolean(true))];
+    rig.tick(START).await;
+    let t = START + MINUTE;
+    let early = rig.predict(1, t, t, 1.0).await;
+    rig.state("a", &early, START + 3 * MINUTE, &won).await;
+    // Its outcome is there long before it.
+    let late = flywheel_schemas::id::from_parts(t, [2; 10]).to_string();
+    rig.state("b", &late, START + 3 * MINUTE, &won).await;
+    let mut pipeline = rig.pipeline("a").await;
+    // Horizon a day, longest window and lateness 80 minutes: a tick that far behind the first prediction.
+    let end = START + DAY_MS + 85 * MINUTE;
+    rig.ticks(START + 5 * MINUTE, end - 5 * MINUTE).await;
+    rig.run(&mut pipeline).await;
+    pipeline.expire_index().unwrap();
+    assert_eq!(pipeline.index.statements(&early, i64::MAX).unwrap().len(), 1);
+    rig.tick(end).await;
+    rig.run(&mut pipeline).await;
+    pipeline.expire_index().unwrap();
+    for id in [&early, &late] {
+        assert_eq!(pipeline.index.statements(id, i64::MAX).unwrap(), []);
+    }
+    assert_eq!(rig.predict(2, t, end + MINUTE, 1.0).await, late);
+    rig.ticks(end + 5 * MINUTE, end + 20 * MINUTE).await;
+    rig.run(&mut pipeline).await;
+    let rows = rig.rows("m_training").await;
+    assert_eq!(rows.iter().map(|row| row["label_won"].as_str()).collect::<Vec<_>>(), ["Boolean(true)"; 2]);
+    // An index that is built anew has what is of use alone.
+    let index = rig.pipeline("b").await.index;
+    assert_eq!(index.stamp().unwrap(), pipeline.index.stamp().unwrap());
+}
+
+#[tokio::test]
+async fn a_full_index_stops_landing_until_it_may_be_larger() {
+    let rig = Rig::new(1).await;
+    let mut pipeline = rig.pipeline("a").await;
+    let with_bytes = |pipeline: &mut Pipeline, max_bytes: u64| {
+        let mut config = Config::clone(&pipeline.config);
+        config.index.max_bytes = max_bytes;
+        pipeline.config = Arc::new(config);
+    };
+    let bytes = pipeline.index.bytes().unwrap().max(1);
+    with_bytes(&mut pipeline, bytes);
+    pipeline.measure_index().unwrap();
+    assert_eq!(pipeline.index_level, IndexLevel::Full);
+    rig.predict(1, START, START, 1.0).await;
+    pipeline.turn().await.unwrap();
+    assert_eq!(pipeline.partitions[&0].predictions.read, None);
+    assert_eq!(rig.metric("index_bytes{model=\"m\"}"), bytes as f64);
+    with_bytes(&mut pipeline, bytes * 5 / 4);
+    pipeline.turn().await.unwrap();
+    assert_eq!(pipeline.index_level, IndexLevel::High);
+    pipeline.turn().await.unwrap();
+    assert_eq!(pipeline.partitions[&0].predictions.read.map(|mark| mark.next), Some(1));
+    with_bytes(&mut pipeline, bytes * 2);
+    pipeline.turn().await.unwrap();
+    assert_eq!(pipeline.index_level, IndexLevel::Low);
+}
