@@ -96,6 +96,11 @@ impl Contracts {
 
     fn keep(&mut self, kind: Kind, id: u32, schema: Result<Arc<WriterSchema>, String>) {
         if let Ok(schema) = &schema {
+            let ignored = schema.decoder.ignored();
+            if !ignored.is_empty() {
+                let (model, kind) = (&self.model, kind.name());
+                tracing::info!(model, kind, schema_id = id, fields = ?ignored, "fields of a schema that no table takes");
+            }
             self.versions.entry(schema.contract.version).or_insert_with(|| Arc::clone(&schema.contract));
         }
         self.schemas.insert((kind, id), schema);

@@ -8,13 +8,14 @@
 //! | tick record | time moves |
 //! | framed, schema known, datum well formed, id and times sound | a row |
 //! | schema id unknown, or registry away | its partition waits, with an alarm; the others go on |
+//! | a column of its schema is of another type in the table | its partition waits, with an alarm |
 //! | no value, not framed, schema unusable, datum damaged | dead letter |
 //! | id no UUIDv7 or not of the event time (`ids: minted`), event time over an hour ahead of its ingest | dead letter |
 //! | `contract_version` is not that of the schema's contract | dead letter |
 //! | key belongs to another partition | appended there, counted, not landed here |
 //! | appended over a minute ahead of this machine's clock (broker time) | its partition waits, with an alarm |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
@@ -24,7 +25,7 @@ use flywheel_schemas::{id, partition, wire};
 
 use crate::bar::Bar;
 use crate::contracts::SchemaFault;
-use crate::decode::{Keys, Origin, Rows};
+use crate::decode::{DecodeError, Decoder, Keys, Origin, Rows};
 use crate::label::Statement;
 use crate::letters::DeadLetter;
 use crate::partition::{Partition, Side};
@@ -55,6 +56,8 @@ pub(crate) struct Landing {
     batch_bytes: usize,
     /// For the index, once they are committed; outcomes only.
     statements: Vec<(String, Statement)>,
+    /// Schemas of which every value has a column in the table, as far as they were met since the last commit.
+    fitting: HashSet<u32>,
     /// The files of a commit that was put off, with all the rows.
     files: Option<Vec<DataFile>>,
 }
@@ -62,7 +65,15 @@ pub(crate) struct Landing {
 impl Landing {
     pub fn new(table: Table) -> Landing {
         let rows = Rows::new(table.arrow_schema());
-        Landing { table, rows, batches: Vec::new(), batch_bytes: 0, statements: Vec::new(), files: None }
+        Landing {
+            table,
+            rows,
+            batches: Vec::new(),
+            batch_bytes: 0,
+            statements: Vec::new(),
+            fitting: HashSet::new(),
+            files: None,
+        }
     }
 
     pub fn bytes(&self) -> usize {
@@ -75,6 +86,7 @@ impl Landing {
         self.batches.clear();
         self.batch_bytes = 0;
         self.statements.clear();
+        self.fitting.clear();
         self.files = None;
     }
 
@@ -82,7 +94,17 @@ impl Landing {
     pub fn replace_table(&mut self, table: Table) -> Result<(), PipelineError> {
         self.cut()?;
         self.rows = Rows::new(table.arrow_schema());
+        self.fitting.clear();
         self.table = table;
+        Ok(())
+    }
+
+    /// Whether the table takes every value of such a datum; one that it does not take would be left out of the row.
+    fn admit(&mut self, schema_id: u32, decoder: &Decoder) -> Result<(), DecodeError> {
+        if !self.fitting.contains(&schema_id) {
+            self.rows.fits(decoder)?;
+            self.fitting.insert(schema_id);
+        }
         Ok(())
     }
 
@@ -242,6 +264,12 @@ impl Pipeline {
         };
         if !known {
             self.widen(&schema.contract).await?;
+        }
+        if self.landings.get_mut(record.kind).admit(schema_id, &schema.decoder).is_err() {
+            self.widen(&schema.contract).await?;
+            if let Err(error) = self.landings.get_mut(record.kind).admit(schema_id, &schema.decoder) {
+                return Ok(Landed::Waits(format!("schema id {schema_id}: {error}")));
+            }
         }
         let keys = match schema.decoder.check(datum) {
             Ok(keys) => keys,

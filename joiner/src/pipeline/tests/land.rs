@@ -187,3 +187,22 @@ async fn what_was_read_of_a_partition_that_left_is_not_committed() {
     assert!(rows.iter().all(|row| row["kafka_partition"] == "Int(1)"));
     assert_eq!(rows.len(), rig.of_partition(1, t));
 }
+
+#[tokio::test]
+async fn a_row_waits_for_the_columns_of_its_schema() {
+    let mut rig = Rig::new(1).await;
+    drop(rig.pipeline("a").await);
+    let narrow = rig.shared.warehouse.load("m_predictions").await.unwrap().unwrap();
+    let wide = CONTRACT.replace("version: 1", "version: 2").replace("{x: {", "{y: {type: string}, x: {");
+    rig.register(&wide).await;
+    let id = id::from_parts(START, [1; 10]).to_string();
+    let mut values = prediction(&id, START, 1.0);
+    values[2].1 = Scalar::Int(2);
+    values.push(("features.y", Scalar::String("kept".to_owned())));
+    rig.append(Kind::Predictions, 0, START, Some(&rig.encode(Kind::Predictions, 2, &values)), &[]).await;
+    let mut pipeline = rig.pipeline("a").await;
+    // As where the table was loaded before another joiner widened it.
+    pipeline.landings.predictions.replace_table(narrow).unwrap();
+    rig.run(&mut pipeline).await;
+    assert_eq!(rig.rows("m_predictions").await[0]["y"], "String(\"kept\")");
+}
