@@ -18,10 +18,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use flywheel_schemas::partition;
 use flywheel_schemas::wire::{self, Kind};
+use flywheel_schemas::{partition, token};
 use futures::FutureExt;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, StreamConsumer};
@@ -139,6 +139,8 @@ impl Source {
         let membership = create_membership(&consumer, config, sender.clone())?;
         let asked = membership.clone();
         let cluster_id = blocking(move || {
+            // A token, where one is needed, is brought when the client is served, which else begins only later.
+            let _ = asked.poll(SERVE_INTERVAL);
             asked.fetch_metadata(None, OPEN_TIMEOUT).map_err(|error| source_error("connecting to Kafka", &error))?;
             asked.client().fetch_cluster_id(ASK_TIMEOUT).ok_or_else(|| SourceError::Passing {
                 what: "connecting to Kafka".to_string(),
@@ -275,8 +277,14 @@ impl Member {
 }
 
 impl ClientContext for Member {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
     fn error(&self, error: KafkaError, reason: &str) {
         Quiet.error(error, reason);
+    }
+
+    fn generate_oauth_token(&self, option: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        Quiet.generate_oauth_token(option)
     }
 }
 
@@ -315,11 +323,19 @@ impl ConsumerContext for Member {
 struct Quiet;
 
 impl ClientContext for Quiet {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
     fn error(&self, error: KafkaError, reason: &str) {
         // Ends of partitions come this way as well; what matters comes back from a call.
         if !matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::PartitionEOF)) {
             tracing::debug!(%error, reason, "Kafka client");
         }
+    }
+
+    fn generate_oauth_token(&self, option: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        // Nobody else says why no connection comes about.
+        let token = token::read(option).inspect_err(|error| tracing::warn!(%error, "no token for Kafka"))?;
+        Ok(OAuthToken { token: token.text, principal_name: token.principal, lifetime_ms: token.until_ms })
     }
 }
 
