@@ -2,7 +2,8 @@
 # A single-node Apache Kafka broker (KRaft).
 #   kafka.sh fetch | start DIR PORT | stop DIR | hold DIR PORT      start prints host:port
 # The controller listens on PORT+1. DIR/extra.properties, where present, is appended to the settings and wins.
-# Environment: KAFKA_HEAP (512m), KAFKA_FORMAT_ARGS (more arguments of the first format, such as --add-scram …).
+# Environment: KAFKA_HEAP (512m), KAFKA_FORMAT_ARGS (more arguments of the first format, such as --add-scram …),
+# KAFKA_LISTENERS (further ones, such as SCRAM://127.0.0.1:21005; extra.properties says what they ask for).
 # Needs Java 17 or newer; fetch needs Maven.
 . "$(dirname "$0")/common.sh"
 
@@ -27,7 +28,7 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@$LOOPBACK:$(($2 + 1))
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://$LOOPBACK:$2,CONTROLLER://$LOOPBACK:$(($2 + 1))
+listeners=PLAINTEXT://$LOOPBACK:$2,CONTROLLER://$LOOPBACK:$(($2 + 1))${KAFKA_LISTENERS:+,$KAFKA_LISTENERS}
 log.dirs=$1/data
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1

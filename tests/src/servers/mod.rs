@@ -222,7 +222,33 @@ impl Kafka {
     pub fn start(dir: &Path) -> Result<Kafka, ServerError> {
         Server::start("kafka.sh", dir.join("kafka"), vec![], vec![]).map(Kafka)
     }
+
+    /// One with two more listeners, whose addresses follow it: by SCRAM-SHA-256 it knows `user` with `password`, by
+    /// OAUTHBEARER it takes any unsigned JSON web token that has not expired.
+    pub fn start_with_sasl(dir: &Path, user: &str, password: &str) -> Result<(Kafka, String, String), ServerError> {
+        let dir = dir.join("kafka");
+        std::fs::create_dir_all(&dir).map_err(ServerError::Folder)?;
+        std::fs::write(dir.join("extra.properties"), SASL).map_err(ServerError::Folder)?;
+        let (scram, token) = (free_port()?, free_port()?);
+        let environment = [
+            ("KAFKA_LISTENERS", format!("SCRAM://127.0.0.1:{scram},TOKEN://127.0.0.1:{token}")),
+            ("KAFKA_FORMAT_ARGS", format!("--add-scram SCRAM-SHA-256=[name={user},password={password}]")),
+        ];
+        let environment = environment.map(|(key, value)| (key.to_owned(), value)).to_vec();
+        let kafka = Server::start("kafka.sh", dir, vec![], environment).map(Kafka)?;
+        Ok((kafka, format!("127.0.0.1:{scram}"), format!("127.0.0.1:{token}")))
+    }
 }
+
+/// What the listeners of [`Kafka::start_with_sasl`] ask for.
+const SASL: &str = "
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SCRAM:SASL_PLAINTEXT,TOKEN:SASL_PLAINTEXT
+listener.name.scram.sasl.enabled.mechanisms=SCRAM-SHA-256
+listener.name.scram.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.token.sasl.enabled.mechanisms=OAUTHBEARER
+listener.name.token.oauthbearer.sasl.jaas.config=\\
+org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub=\"broker\";
+";
 
 impl Registry {
     pub fn start(dir: &Path) -> Result<Registry, ServerError> {

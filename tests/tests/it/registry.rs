@@ -1,7 +1,8 @@
 //! What follows from contracts, against the real registry and the real Kafka: that the registry's rules and the contract
-//! language's agree, that `register` sets up what it says it does, and who is let in.
+//! language's agree, that `register` sets up what it says it does, and who is let in, by the registry and by the brokers.
 
 mod access;
+mod brokers;
 mod register;
 
 use std::process::Command;
