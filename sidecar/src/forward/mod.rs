@@ -17,36 +17,39 @@
 //! A record that can never be sent (longer than the topic takes, damaged, without its schema) is handed to
 //! [`Watcher::dead_letter`], and the cursor moves on once it is taken there.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use flywheel_schemas::registry::Registry;
-use flywheel_schemas::wire;
 use flywheel_spool::{Reader, Record, Spool, SpoolError};
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use tokio::time::Instant;
 
 pub mod brokers;
+mod destination;
 mod headers;
 pub mod kafka;
 pub mod local;
 pub mod policy;
 mod schema_ids;
+mod sending;
 mod topics;
+mod watcher;
 mod window;
 
-use brokers::Brokers;
-use headers::{Header, TICK, Texts};
+use destination::Lane;
+pub use destination::{Destination, DestinationError, LogConfig, Message, Place, Report, SendError};
+use headers::Texts;
 use policy::{Action, BackOff, Failure, FailureKind};
 use schema_ids::SchemaIds;
+use sending::Sent;
 pub use topics::Topics;
+pub use watcher::{Blocked, Remaining, Undeliverable, Watcher};
 use window::Window;
 
-use crate::record::{Envelope, Note, RecordKind};
+use crate::record::{Envelope, Note};
 
 /// How often the cursor is persisted while it moves: two syncs each time, and so much is sent again after a crash.
 const PERSIST_INTERVAL: Duration = Duration::from_millis(200);
@@ -56,189 +59,6 @@ const READ_BYTES: usize = 1024 * 1024;
 const REPORTS_MAX: usize = 1_000;
 /// The wait where the destination's queue is full: short beside the time that a full queue lasts.
 const FULL_WAIT: Duration = Duration::from_millis(50);
-
-/// Where the log is.
-#[derive(Debug, Clone, Default)]
-pub struct LogConfig {
-    /// `kafka://host:port,host:port` or `file:DIR`.
-    pub url: String,
-    /// The first part of every topic's name.
-    pub prefix: String,
-    /// `file:` only: how many partitions a new topic gets.
-    pub partitions: i32,
-    /// The time of a record is that of its envelope (Kafka: its create time), and time records become ticks.
-    pub replay: bool,
-    /// Options that are passed on to librdkafka; those that the promises rest on are refused.
-    pub librdkafka: BTreeMap<String, String>,
-}
-
-/// Why a destination cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum DestinationError {
-    #[error("{what}")]
-    Config { what: String },
-    #[error("{}: {cause}", dir.display())]
-    Local { dir: PathBuf, cause: String },
-}
-
-/// The log, for all forwarders of the process. Clones are the same one.
-#[derive(Clone)]
-pub enum Destination {
-    Kafka(kafka::Producer),
-    Local(local::Log),
-}
-
-impl Destination {
-    /// Opens the log. Kafka need not be there; a `file:` folder is made where there is none, and locked.
-    pub async fn open(config: &LogConfig) -> Result<Destination, DestinationError> {
-        if let Some(servers) = config.url.strip_prefix("kafka://") {
-            Ok(Destination::Kafka(kafka::Producer::open(servers, config)?))
-        } else if let Some(dir) = config.url.strip_prefix("file:") {
-            let dir = dir.strip_prefix("//").unwrap_or(dir);
-            Ok(Destination::Local(local::Log::open(Path::new(dir), config.partitions, config.replay)?))
-        } else {
-            let what = format!("log.url is {:?}; it is kafka://host:port,… or file:DIR", config.url);
-            Err(DestinationError::Config { what })
-        }
-    }
-
-    /// What is known of the brokers; none where there are none.
-    pub fn brokers(&self) -> Option<Arc<Brokers>> {
-        match self {
-            Destination::Kafka(producer) => Some(producer.brokers()),
-            Destination::Local(_) => None,
-        }
-    }
-
-    fn lane(&self) -> Lane {
-        match self {
-            Destination::Kafka(producer) => Lane::Kafka(producer.lane()),
-            Destination::Local(log) => Lane::Local(log.lane()),
-        }
-    }
-}
-
-/// What goes to the log.
-pub struct Message<'a> {
-    pub topic: &'a str,
-    pub place: Place,
-    /// Used in a replay.
-    pub time_ms: i64,
-    pub key: Option<&'a [u8]>,
-    pub value: Option<&'a [u8]>,
-    pub headers: &'a [Header<'a>],
-}
-
-/// Which partition.
-#[derive(Debug, Clone, Copy)]
-pub enum Place {
-    /// That of the key; any where there is no key.
-    Key,
-    Partition(i32),
-}
-
-/// What became of one message.
-pub struct Report {
-    pub token: u64,
-    pub result: Result<(), Failure>,
-}
-
-/// Why a message was not taken.
-#[derive(Debug)]
-pub enum SendError {
-    /// The queue is at its bound; later there is room.
-    Full,
-    Failed(Failure),
-}
-
-/// One forwarder's way into the destination. Reports come for every message taken, once.
-enum Lane {
-    Kafka(kafka::Lane),
-    Local(local::Lane),
-}
-
-impl Lane {
-    /// How many partitions a topic has.
-    async fn partitions(&mut self, topic: &str, single: bool) -> Result<i32, Failure> {
-        match self {
-            Lane::Kafka(lane) => lane.partitions(topic).await,
-            Lane::Local(lane) => lane.partitions(topic, single),
-        }
-    }
-
-    fn send(&mut self, token: u64, message: &Message<'_>) -> Result<(), SendError> {
-        match self {
-            Lane::Kafka(lane) => lane.send(token, message),
-            Lane::Local(lane) => lane.send(token, message),
-        }
-    }
-
-    async fn report(&mut self) -> Report {
-        match self {
-            Lane::Kafka(lane) => lane.report().await,
-            Lane::Local(lane) => lane.report().await,
-        }
-    }
-
-    /// A new beginning after a fatal error: what was on its way is reported no more.
-    async fn renew(&mut self) -> Result<(), Failure> {
-        match self {
-            Lane::Kafka(lane) => lane.renew().await,
-            Lane::Local(lane) => {
-                lane.renew();
-                Ok(())
-            }
-        }
-    }
-}
-
-/// Why a forwarder stands still.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Blocked {
-    /// A stable word: `registry`, `schema`, `topic`, `denied`, `rejected`, `log`, `full`, `spool`, `dead_letter`.
-    pub cause: &'static str,
-    pub detail: String,
-    /// Whether a person is needed.
-    pub alarm: bool,
-}
-
-/// A record that can never be sent.
-#[derive(Debug)]
-pub struct Undeliverable<'a> {
-    pub sequence: u64,
-    /// None where the payload cannot be read.
-    pub envelope: Option<Envelope<'a>>,
-    /// The payload as it is in the spool.
-    pub payload: &'a [u8],
-    /// A stable word: `too_large`, `unreadable`, `schema_lost`, `misplaced`.
-    pub reason: &'static str,
-    pub detail: String,
-}
-
-/// Who is told how it goes: metrics, alarms, dead letters.
-pub trait Watcher: Send + Sync + 'static {
-    /// A record is in the log and the cursor may pass it.
-    fn delivered(&self, kind: RecordKind, bytes: usize) {
-        let _ = (kind, bytes);
-    }
-
-    /// The forwarder stands still for another reason than before, or goes on (none).
-    fn blocked(&self, blocked: Option<&Blocked>) {
-        let _ = blocked;
-    }
-
-    /// Takes a record that can never be sent. False: not now; it is asked again, and nothing else goes on meanwhile.
-    fn dead_letter<'a>(&'a self, letter: Undeliverable<'a>) -> BoxFuture<'a, bool> {
-        tracing::error!(sequence = letter.sequence, reason = letter.reason, detail = letter.detail, "record given up");
-        Box::pin(std::future::ready(true))
-    }
-}
-
-/// What was not forwarded when a forwarder stopped; it stays in the spool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Remaining {
-    pub records: u64,
-}
 
 /// Tails one spool directory into the log.
 pub struct Forwarder {
@@ -299,13 +119,6 @@ impl<F: Future<Output = ()>> Stop<F> {
             }
         }
     }
-}
-
-/// How an attempt to send ended.
-enum Sent {
-    Whole,
-    /// The rest of it, or it itself, has to wait.
-    NotNow,
 }
 
 impl Forwarder {
@@ -457,137 +270,6 @@ impl Forwarder {
                 false
             }
         }
-    }
-
-    async fn send(&mut self, record: &Record) -> Sent {
-        let Some(envelope) = Envelope::read(&record.payload) else {
-            return self.give_up(record, None, "unreadable", "the payload is of no known form".to_string()).await;
-        };
-        if envelope.kind == RecordKind::Time {
-            return self.send_ticks(record, &envelope).await;
-        }
-        let Some(target) = self.topics.target(envelope.kind).cloned() else {
-            let detail = format!("{:?} records have no topic here", envelope.kind);
-            return self.give_up(record, Some(&envelope), "misplaced", detail).await;
-        };
-        if let Err(failure) = self.lane.partitions(&target.topic, target.single).await {
-            return self.hold(failure);
-        }
-        let id = match self.ids.known(envelope.kind, record.schema) {
-            Some(id) => id,
-            None => {
-                let Some(text) = self.spool.schema(record.schema) else {
-                    let detail = format!("the spool has no schema {:?}", record.schema);
-                    return self.give_up(record, Some(&envelope), "schema_lost", detail).await;
-                };
-                match self.ids.find(envelope.kind, record.schema, &target.subject, &text).await {
-                    Ok(id) => id,
-                    Err(error) => {
-                        let passing = error.is_passing();
-                        self.wait_for(if passing { "registry" } else { "schema" }, error.to_string(), !passing);
-                        return Sent::NotNow;
-                    }
-                }
-            }
-        };
-        self.value.clear();
-        self.value.extend_from_slice(&wire::frame(id));
-        self.value.extend_from_slice(envelope.datum);
-        let opened = self.open(record, &envelope);
-        let headers = self.texts.headers(&envelope, self.topics.source(), &target);
-        let message = Message {
-            topic: &target.topic,
-            place: Place::Key,
-            time_ms: envelope.time_ms,
-            key: (!envelope.key.is_empty()).then_some(envelope.key),
-            value: Some(&self.value),
-            headers: &headers,
-        };
-        match self.lane.send(opened.token, &message) {
-            Ok(()) => {
-                self.window.sent(opened.token);
-                self.window.close(opened.token);
-                Sent::Whole
-            }
-            Err(SendError::Full) => self.hold_full(),
-            Err(SendError::Failed(failure)) => match policy::action(failure.kind, true) {
-                Action::DeadLetter => self.give_up(record, Some(&envelope), "too_large", failure.cause).await,
-                _ => {
-                    self.act(failure, false).await;
-                    Sent::NotNow
-                }
-            },
-        }
-    }
-
-    /// One tick record to each partition of each topic.
-    async fn send_ticks(&mut self, record: &Record, envelope: &Envelope<'_>) -> Sent {
-        let mut places = Vec::new();
-        for target in self.topics.all().to_vec() {
-            match self.lane.partitions(&target.topic, target.single).await {
-                Ok(count) => places.extend((0..count).map(|partition| (target.topic.clone(), partition))),
-                Err(failure) => return self.hold(failure),
-            }
-        }
-        let opened = self.open(record, envelope);
-        for (topic, partition) in places.iter().skip(opened.copies as usize) {
-            let message = Message {
-                topic,
-                place: Place::Partition(*partition),
-                time_ms: envelope.time_ms,
-                key: None,
-                value: None,
-                headers: &TICK,
-            };
-            match self.lane.send(opened.token, &message) {
-                Ok(()) => {
-                    self.window.sent(opened.token);
-                    if let Some(opened) = &mut self.opened {
-                        opened.copies += 1;
-                    }
-                }
-                Err(SendError::Full) => return self.hold_full(),
-                Err(SendError::Failed(failure)) => {
-                    self.act(failure, false).await;
-                    return Sent::NotNow;
-                }
-            }
-        }
-        self.window.close(opened.token);
-        Sent::Whole
-    }
-
-    fn open(&mut self, record: &Record, envelope: &Envelope<'_>) -> Opened {
-        let (window, bytes, alone) = (&mut self.window, record.payload.len(), record.sequence < self.alone_until);
-        let open = || Opened { token: window.open(record.sequence, bytes, Some(envelope), alone), copies: 0 };
-        *self.opened.get_or_insert_with(open)
-    }
-
-    /// Hands a record to the dead letters; the cursor passes it when it is taken there.
-    async fn give_up(
-        &mut self,
-        record: &Record,
-        envelope: Option<&Envelope<'_>>,
-        reason: &'static str,
-        detail: String,
-    ) -> Sent {
-        let letter = Undeliverable {
-            sequence: record.sequence,
-            envelope: envelope.cloned(),
-            payload: &record.payload,
-            reason,
-            detail,
-        };
-        if !self.watcher.dead_letter(letter).await {
-            self.wait_for("dead_letter", format!("{reason}: the dead letters take nothing at present"), true);
-            return Sent::NotNow;
-        }
-        let token = match self.opened {
-            Some(opened) => opened.token,
-            None => self.window.open(record.sequence, record.payload.len(), envelope, true),
-        };
-        self.window.give_up(token);
-        Sent::Whole
     }
 
     /// Takes a report and those that are there behind it.

@@ -5,11 +5,15 @@ use bytes::Bytes;
 use flywheel_schemas::log::{self, Folder};
 use flywheel_schemas::partition;
 use flywheel_schemas::registry::RegistryConfig;
+use flywheel_schemas::wire;
 use flywheel_spool::{Options, SchemaKey};
+use futures::future::BoxFuture;
 use tempfile::TempDir;
 use tokio::sync::{Notify, oneshot};
 
 use super::*;
+use crate::forward::headers::TICK;
+use crate::record::RecordKind;
 
 const SCHEMA: &str = r#"{"type":"record","name":"r","fields":[]}"#;
 

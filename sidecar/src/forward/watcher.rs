@@ -1,0 +1,53 @@
+//! What a forwarder says about itself.
+
+use futures::future::BoxFuture;
+
+use crate::record::{Envelope, RecordKind};
+
+/// Why a forwarder stands still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocked {
+    /// A stable word: `registry`, `schema`, `topic`, `denied`, `rejected`, `log`, `full`, `spool`, `dead_letter`.
+    pub cause: &'static str,
+    pub detail: String,
+    /// Whether a person is needed.
+    pub alarm: bool,
+}
+
+/// A record that can never be sent.
+#[derive(Debug)]
+pub struct Undeliverable<'a> {
+    pub sequence: u64,
+    /// None where the payload cannot be read.
+    pub envelope: Option<Envelope<'a>>,
+    /// The payload as it is in the spool.
+    pub payload: &'a [u8],
+    /// A stable word: `too_large`, `unreadable`, `schema_lost`, `misplaced`.
+    pub reason: &'static str,
+    pub detail: String,
+}
+
+/// Who is told how it goes: metrics, alarms, dead letters.
+pub trait Watcher: Send + Sync + 'static {
+    /// A record is in the log and the cursor may pass it.
+    fn delivered(&self, kind: RecordKind, bytes: usize) {
+        let _ = (kind, bytes);
+    }
+
+    /// The forwarder stands still for another reason than before, or goes on (none).
+    fn blocked(&self, blocked: Option<&Blocked>) {
+        let _ = blocked;
+    }
+
+    /// Takes a record that can never be sent. False: not now; it is asked again, and nothing else goes on meanwhile.
+    fn dead_letter<'a>(&'a self, letter: Undeliverable<'a>) -> BoxFuture<'a, bool> {
+        tracing::error!(sequence = letter.sequence, reason = letter.reason, detail = letter.detail, "record given up");
+        Box::pin(std::future::ready(true))
+    }
+}
+
+/// What was not forwarded when a forwarder stopped; it stays in the spool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remaining {
+    pub records: u64,
+}
