@@ -204,7 +204,8 @@ impl Tables {
                 let columns = Columns(batch);
                 for row in 0..batch.num_rows() {
                     if columns.text("model", row)? == MODEL && columns.text("kind", row)? == kind {
-                        let (producer_id, closed_by) = (columns.text("producer_id", row)?, columns.text("closed_by", row)?);
+                        let (producer_id, closed_by) =
+                            (columns.text("producer_id", row)?, columns.text("closed_by", row)?);
                         let (last_seq, at) = (columns.long("last_seq", row)?, columns.time_ms("at", row)?);
                         let key = (producer_id.to_owned(), last_seq, closed_by.to_owned(), at);
                         let counts = ["accepted", "refused", "dropped"].map(|name| columns.long(name, row));

@@ -140,7 +140,8 @@ impl App {
         .await?;
         // The disk may take long to recover from; the runtime has other things to do meanwhile.
         let brokers = destination.brokers();
-        let opening = tokio::task::spawn_blocking(move || open(config, brokers)).await.map_err(|_| AppError::Interrupted)?;
+        let opening =
+            tokio::task::spawn_blocking(move || open(config, brokers)).await.map_err(|_| AppError::Interrupted)?;
         let Opened { config, shared, installer, mut ledger, opened } = opening?;
         for name in &opened {
             let Some(spool) = shared.spool(name) else { continue };

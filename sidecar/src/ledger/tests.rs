@@ -1,6 +1,6 @@
 use flywheel_schemas::avro::{Layout, Shape};
-use flywheel_schemas::types::Type;
 use flywheel_schemas::contract::Contract;
+use flywheel_schemas::types::Type;
 use flywheel_spool::Options;
 
 use super::*;

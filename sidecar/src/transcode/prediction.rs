@@ -158,9 +158,8 @@ fn read(reader: &mut Reader<'_, '_>, plan: &Plan) -> Result<Envelope, Stop> {
             1 => envelope.event_time_us = reader.instant(name)?,
             2 => envelope.request_id = reader.text(name, as_it_is)?,
             3 => {
-                envelope.parent_prediction_id = reader.text(name, |text| {
-                    uuid_of(text).filter(|_| ids == Ids::Minted).map(|uuid| Id::from_uuid(&uuid))
-                })?;
+                envelope.parent_prediction_id = reader
+                    .text(name, |text| uuid_of(text).filter(|_| ids == Ids::Minted).map(|uuid| Id::from_uuid(&uuid)))?;
             }
             4 => envelope.model_version = reader.text(name, as_it_is)?,
             5 => envelope.variant = reader.text(name, as_it_is)?,

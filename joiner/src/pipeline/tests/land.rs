@@ -106,7 +106,7 @@ async fn an_unknown_schema_id_holds_its_partition_until_it_is_registered() {
     rig.run(&mut pipeline).await;
     let landed = || async { rig.rows("m_predictions").await.iter().map(|row| row["x"].clone()).collect::<Vec<_>>() };
     assert_eq!(landed().await, ["Double(4020000000000000)"]);
-    assert_eq!(rig.metric("partition_waits{model=\"m\",partition=\"0\"}"), 1.0);
+    assert_eq!(rig.metric("partition_waits{model=\"m\",kind=\"predictions\",partition=\"0\"}"), 1.0);
     assert!(rig.rows("dead_letter").await.is_empty());
 
     rig.register(&second).await;
@@ -120,7 +120,7 @@ async fn an_unknown_schema_id_holds_its_partition_until_it_is_registered() {
         rows.iter().map(|row| row["x"].as_str()).collect::<Vec<_>>(),
         ["Double(401c000000000000)", "Double(4020000000000000)"]
     );
-    assert_eq!(rig.metric("partition_waits{model=\"m\",partition=\"0\"}"), 0.0);
+    assert_eq!(rig.metric("partition_waits{model=\"m\",kind=\"predictions\",partition=\"0\"}"), 0.0);
     // The training table has gained the label before its first row.
     assert!(pipeline.training.arrow_schema().field_with_name("label_later_status").is_ok());
 }
