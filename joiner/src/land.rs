@@ -13,6 +13,7 @@
 //! | id no UUIDv7 or not of the event time (`ids: minted`), event time over an hour ahead of its ingest | dead letter |
 //! | `contract_version` is not that of the schema's contract | dead letter |
 //! | key belongs to another partition | appended there, counted, not landed here |
+//! | time chosen by its producer, and not by the broker (broker time) | its partition waits, with an alarm |
 //! | appended over a minute ahead of this machine's clock (broker time) | its partition waits, with an alarm |
 
 use std::collections::{BTreeMap, HashSet};
@@ -235,7 +236,11 @@ impl Pipeline {
     }
 
     async fn land(&mut self, record: &Record, ingest_ms: i64) -> Result<Landed, PipelineError> {
-        if record.time_by_log && !self.config.writer_keeps_time() {
+        if !self.config.writer_keeps_time() {
+            if !record.time_by_log {
+                let why = "its time was chosen by its producer (CreateTime), but log.ingest_time is `broker`";
+                return Ok(Landed::Waits(why.to_owned()));
+            }
             let ahead_ms = record.time_ms - now_ms();
             if ahead_ms > CLOCK_AHEAD_MAX_MS {
                 return Ok(Landed::Waits(format!("appended {ahead_ms} ms ahead of this machine's clock")));

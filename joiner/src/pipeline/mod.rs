@@ -163,6 +163,11 @@ impl Pipeline {
                 why: format!("it has {of_outcomes} partitions, the predictions have {count}"),
             });
         }
+        if !config.writer_keeps_time() {
+            for topic in [&predictions, &outcomes] {
+                feeds.check_times(topic).await?;
+            }
+        }
         let contracts = Contracts::load(model, &config.log.prefix, shared.registry.clone()).await?;
         let newest = Arc::clone(contracts.newest().ok_or(PipelineError::NoContract)?);
         let Tables { predictions, outcomes, training, dead_letter, seal_log } =

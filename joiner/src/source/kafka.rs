@@ -21,6 +21,7 @@ use bytes::Bytes;
 use flywheel_schemas::wire::{self, Kind};
 use flywheel_schemas::{partition, token};
 use futures::FutureExt;
+use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::base_consumer::PartitionQueue;
@@ -90,6 +91,9 @@ const CONSUMER_FIXED: [(&str, &str); 4] = [
     ("allow.auto.create.topics", "false"),
 ];
 
+/// The setting of a topic that says who gives the times of its records.
+const TIMESTAMP_TYPE: &str = "message.timestamp.type";
+
 type Membership = BaseConsumer<Member>;
 
 /// The log, as this process sees it.
@@ -109,6 +113,7 @@ pub struct Log {
     cluster_id: String,
     membership: Arc<Membership>,
     appender: FutureProducer<Quiet>,
+    admin: AdminClient<Quiet>,
 }
 
 impl Source {
@@ -126,6 +131,7 @@ impl Source {
         }
         base.set("bootstrap.servers", servers);
         let appender = create_appender(&base)?;
+        let admin: AdminClient<Quiet> = base.create_with_context(Quiet).map_err(refused)?;
         let mut consumer = base;
         for (name, value) in CONSUMER_DEFAULTS {
             if !config.librdkafka.contains_key(name) {
@@ -164,6 +170,7 @@ impl Source {
             cluster_id,
             membership,
             appender,
+            admin,
         };
         Ok(Source { log: Arc::new(log), events, thread: Some(thread), stop })
     }
@@ -349,6 +356,28 @@ impl Log {
     pub async fn partition_count(&self, topic: &str) -> Result<i32, SourceError> {
         let (client, topic) = (self.membership.clone(), topic.to_string());
         blocking(move || count(&client, &topic)).await
+    }
+
+    pub async fn check_times(&self, topic: &str) -> Result<(), SourceError> {
+        let what = "asking for the settings of the topic";
+        let options = AdminOptions::new().request_timeout(Some(ASK_TIMEOUT));
+        let found = self.admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
+        let found = found.map_err(|error| named(source_error(what, &error), topic))?;
+        for resource in found {
+            let settings = match resource {
+                Ok(settings) => settings,
+                Err(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed) => {
+                    tracing::info!(topic, "the topic's settings are not for this client to read; each record tells its own");
+                    return Ok(());
+                }
+                Err(code) => return Err(named(source_error(what, &KafkaError::AdminOp(code)), topic)),
+            };
+            let Some(by) = settings.get(TIMESTAMP_TYPE).and_then(|entry| entry.value.clone()) else { continue };
+            if by != "LogAppendTime" {
+                return Err(SourceError::ProducerTimes { topic: topic.to_string(), found: by });
+            }
+        }
+        Ok(())
     }
 
     pub fn feed(self: &Arc<Log>, model: &str) -> Result<Feed, SourceError> {

@@ -89,6 +89,13 @@ pub enum SourceError {
     /// The topic or the partition is not there.
     #[error("{topic} is not in the log: register the model's contract, which makes its topics")]
     UnknownTopic { topic: String },
+    /// The records of the topic carry times that their producers chose.
+    #[error(
+        "{topic} has message.timestamp.type={found}, but log.ingest_time is `broker`: nothing is landed by times that \
+         producers choose. Set message.timestamp.type=LogAppendTime on the topic, or log.ingest_time = \"record\" if one \
+         trusted writer gives the times"
+    )]
+    ProducerTimes { topic: String, found: String },
     /// The log refuses this client.
     #[error("{what}: {cause}: give this client the right, it is tried again")]
     Denied { what: String, cause: String },
@@ -198,6 +205,15 @@ impl Feeds {
         match &self.0 {
             FeedsKind::Kafka(log) => log.partition_count(topic).await,
             FeedsKind::Local(log) => log.partition_count(topic),
+        }
+    }
+
+    /// Whether the log itself sets the times of a topic's records; [`SourceError::ProducerTimes`] where it does not.
+    /// Without the right to read a topic's settings nothing is found, and [`Record::time_by_log`] says it of each record.
+    pub async fn check_times(&self, topic: &str) -> Result<(), SourceError> {
+        match &self.0 {
+            FeedsKind::Kafka(log) => log.check_times(topic).await,
+            FeedsKind::Local(_) => Ok(()),
         }
     }
 

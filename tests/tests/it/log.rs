@@ -24,9 +24,9 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 const SCHEMA: &str = r#"{"type":"record","name":"r","fields":[]}"#;
-const PARTITIONS: i32 = 3;
+pub const PARTITIONS: i32 = 3;
 /// How long anything may take; nothing here is timed.
-const BOUND: Duration = Duration::from_secs(120);
+pub const BOUND: Duration = Duration::from_secs(120);
 
 /// What a forwarder says, with a bound on the waiting for it.
 #[derive(Default)]
@@ -293,7 +293,7 @@ async fn a_file_log_is_read_as_it_was_written_across_kills_on_both_sides() {
 }
 
 /// Makes topics as `register` does; `time`: `LogAppendTime` or `CreateTime`.
-async fn make_topics(servers: &str, prefix: &str, model: &str, settings: &[(&str, &str)]) {
+pub async fn make_topics(servers: &str, prefix: &str, model: &str, settings: &[(&str, &str)]) {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", servers).create().unwrap();
     for kind in [Kind::Predictions, Kind::Outcomes] {
@@ -308,7 +308,7 @@ async fn make_topics(servers: &str, prefix: &str, model: &str, settings: &[(&str
     }
 }
 
-const BY_BROKER: (&str, &str) = ("message.timestamp.type", "LogAppendTime");
+pub const BY_BROKER: (&str, &str) = ("message.timestamp.type", "LogAppendTime");
 
 fn kafka_config(servers: &str, prefix: &str, replay: bool) -> LogConfig {
     LogConfig { url: format!("kafka://{servers}"), prefix: prefix.into(), replay, ..LogConfig::default() }

@@ -206,3 +206,22 @@ async fn a_row_waits_for_the_columns_of_its_schema() {
     rig.run(&mut pipeline).await;
     assert_eq!(rig.rows("m_predictions").await[0]["y"], "String(\"kept\")");
 }
+
+#[tokio::test]
+async fn a_time_that_the_broker_did_not_give_or_that_is_to_come_is_waited_for() {
+    let rig = Rig::new(1).await;
+    rig.predict(1, START, START, 1.0).await;
+    let mut pipeline = rig.pipeline("a").await;
+    let record = pipeline.feed.poll(1, Duration::ZERO).await.unwrap().remove(0);
+    let mut config = Config::clone(&pipeline.config);
+    config.log.url = "kafka://broker".to_owned();
+    pipeline.config = Arc::new(config);
+    let ahead_ms = chrono::Utc::now().timestamp_millis() + 10 * MINUTE;
+    for (time_by_log, time_ms, waits) in [(false, START, true), (true, ahead_ms, true), (true, START, false)] {
+        let record = crate::source::Record { time_by_log, time_ms, ..record.clone() };
+        pipeline.take(vec![record]).await.unwrap();
+        let side = &mut pipeline.partitions.get_mut(&0).unwrap().predictions;
+        assert_eq!(side.waits_for.take(), waits.then_some(0), "{time_by_log} {time_ms}");
+        assert_eq!(side.read.is_none(), waits);
+    }
+}

@@ -1,0 +1,234 @@
+//! The whole joiner on a real broker, where the broker gives the times: partitions that stand still, records out of
+//! place, topics of the wrong kind. Tables are local; what they do on servers is shown elsewhere.
+
+use std::path::Path;
+use std::time::Duration;
+
+use apache_avro::types::Value;
+use apache_avro::writer::datum::GenericDatumWriter;
+use arrow::array::{Array as _, AsArray as _, RecordBatch};
+use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
+use flywheel_joiner::source::{Source, SourceConfig, SourceError};
+use flywheel_joiner::table::{Predicate, Warehouse};
+use flywheel_joiner::{App, Config};
+use flywheel_schemas::avro::{outcome_schema, prediction_schema};
+use flywheel_schemas::contract::Contract;
+use flywheel_schemas::registry::Registry;
+use flywheel_schemas::wire::{self, Kind};
+use flywheel_schemas::{id, partition};
+use flywheel_tests::servers::{shared, skipped};
+use futures::TryStreamExt as _;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::log::{BOUND, BY_BROKER, PARTITIONS, make_topics};
+
+/// Waits and grid as short as they may be, since the broker's clock cannot be turned.
+const CONTRACT: &str = "
+apiVersion: flywheel/v1
+kind: ModelContract
+model: m
+version: 1
+owner: team
+description: A test.
+features: {x: {type: double}}
+prediction: {p: {type: double}}
+labels: {won: {type: boolean, window: 1s, lateness: 1s, aggregate: any, default: false}}
+seal: {when: all_closed, grid: 1s, drain: 1s, horizon: 1d}
+";
+
+/// A joiner in this process and what it works on.
+struct Joiner {
+    config: Config,
+    admin: String,
+    schema: String,
+    schema_id: u32,
+    producer: FutureProducer,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Joiner {
+    async fn start(dir: &Path, prefix: &str) -> Joiner {
+        let at = |name: &str| dir.join(name).display().to_string();
+        let mut config = Config::default();
+        config.log.url = format!("kafka://{}", shared().kafka.address());
+        config.log.prefix = prefix.to_owned();
+        config.log.group = format!("{prefix}-joiner");
+        config.registry.url = format!("file:{}", at("registry"));
+        config.catalog.url = format!("sqlite:{}", at("catalog.db"));
+        config.catalog.warehouse = at("warehouse");
+        config.index.dir = dir.join("index");
+        config.commit.interval_ms = 500;
+        config.listen.admin = "127.0.0.1:0".to_owned();
+        let contract = Contract::parse(CONTRACT).unwrap_or_else(|faults| panic!("{faults:?}"));
+        let registry = Registry::open(&config.registry()).unwrap();
+        let subject = |kind| wire::subject(&wire::topic(prefix, "m", kind));
+        let schema = prediction_schema(&contract);
+        let schema_id = registry.register(&subject(Kind::Predictions), &schema).await.unwrap();
+        registry.register(&subject(Kind::Outcomes), &outcome_schema(&contract)).await.unwrap();
+        let app = App::build(config.clone()).await.unwrap();
+        let admin = format!("http://{}/metrics", app.admin_address().unwrap());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(async move { app.run(async { drop(stopped.await) }).await.unwrap() });
+        let producer = ClientConfig::new().set("bootstrap.servers", shared().kafka.address()).create().unwrap();
+        Joiner { config, admin, schema, schema_id, producer, stop, task }
+    }
+
+    /// Sends a prediction of now to a partition, which may be one that it does not belong to.
+    async fn send(&self, prediction_id: &str, event_ms: i64, number: i32) {
+        let schema = apache_avro::Schema::parse_str(&self.schema).unwrap();
+        let record = |name: &str, value: f64| Value::Record(vec![(name.to_owned(), Value::Double(value))]);
+        // What is left out becomes null.
+        let value = Value::Record(vec![
+            ("prediction_id".to_owned(), Value::String(prediction_id.to_owned())),
+            ("event_time".to_owned(), Value::TimestampMicros(event_ms * 1000)),
+            ("contract_version".to_owned(), Value::Int(1)),
+            ("features".to_owned(), record("x", 1.5)),
+            ("prediction".to_owned(), record("p", 0.5)),
+        ]);
+        let value = value.resolve(&schema).unwrap();
+        let datum = GenericDatumWriter::builder(&schema).build().unwrap().write_value_to_vec(value).unwrap();
+        let payload = [wire::frame(self.schema_id).as_slice(), &datum].concat();
+        let topic = wire::topic(&self.config.log.prefix, "m", Kind::Predictions);
+        let record = FutureRecord::to(&topic).partition(number).key(prediction_id).payload(&payload);
+        self.producer.send(record, BOUND).await.unwrap();
+    }
+
+    async fn rows(&self, table: &str, columns: &[&str]) -> Vec<RecordBatch> {
+        let warehouse = Warehouse::open(&self.config.catalog()).await.unwrap();
+        let Some(table) = warehouse.load(table).await.unwrap() else { return Vec::new() };
+        table.scan(columns, Predicate::All).await.unwrap().try_collect().await.unwrap()
+    }
+
+    async fn until_rows(&self, table: &str, count: usize) {
+        let waiting = async {
+            while self.rows(table, &["prediction_id"]).await.iter().map(RecordBatch::num_rows).sum::<usize>() < count {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        };
+        assert!(tokio::time::timeout(BOUND, waiting).await.is_ok(), "{table} never had {count} rows");
+    }
+
+    /// The sum of a metric over its labels.
+    async fn metric(&self, name: &str) -> f64 {
+        let text = reqwest::get(&self.admin).await.unwrap().text().await.unwrap();
+        let lines = text.lines().filter(|line| line.starts_with(&format!("flywheel_joiner_{name}{{")));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    async fn finish(self) {
+        self.stop.send(()).unwrap();
+        self.task.await.unwrap();
+    }
+}
+
+fn now_ms() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_that_stand_still_are_sealed_and_a_record_out_of_place_is_landed_where_it_belongs() {
+    if skipped("partitions_that_stand_still_are_sealed_and_a_record_out_of_place_is_landed_where_it_belongs") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    make_topics(shared().kafka.address(), "still", "m", &[BY_BROKER]).await;
+    let joiner = Joiner::start(dir.path(), "still").await;
+    let event_ms = now_ms();
+    let [right, wrong] = [id::mint(event_ms), id::mint(event_ms)].map(|id| id.to_string());
+    let home = |id: &str| partition::of(id.as_bytes(), PARTITIONS);
+    joiner.send(&right, event_ms, home(&right)).await;
+    joiner.send(&wrong, event_ms, (home(&wrong) + 1) % PARTITIONS).await;
+    // Nothing else is ever sent, and no outcome at all: only tick records let time pass.
+    joiner.until_rows("m_training", 2).await;
+
+    let mut sealed: Vec<(String, i32)> = Vec::new();
+    let columns = ["prediction_id", "kafka_partition", "as_of", "ingest_time", "label_won", "label_won_status"];
+    for batch in joiner.rows("m_training", &columns).await {
+        for row in 0..batch.num_rows() {
+            let number = batch.column(1).as_primitive::<Int32Type>().value(row);
+            sealed.push((batch.column(0).as_string::<i32>().value(row).to_owned(), number));
+            let time = |column: usize| batch.column(column).as_primitive::<TimestampMicrosecondType>().value(row);
+            assert!(time(2) % 1_000_000 == 0 && time(2) > time(3) + 1_000_000, "a tick, more than the drain later");
+            assert!(batch.column(4).is_valid(row) && !batch.column(4).as_boolean().value(row));
+            assert_eq!(batch.column(5).as_string::<i32>().value(row), "default");
+        }
+    }
+    sealed.sort_unstable();
+    let mut expected = [(right.clone(), home(&right)), (wrong.clone(), home(&wrong))];
+    expected.sort_unstable();
+    assert_eq!(sealed, expected);
+    let landed: usize = joiner.rows("m_predictions", &["prediction_id"]).await.iter().map(RecordBatch::num_rows).sum();
+    assert_eq!((landed, joiner.metric("rerouted_total").await), (2, 1.0));
+    assert_eq!(joiner.metric("dead_letters_total").await, 0.0);
+    joiner.finish().await;
+
+    // Every partition of both topics has its ticks, and the misplaced record both its places.
+    let source = source("still").await;
+    let feed = source.feed("m").unwrap();
+    let mut records = 0;
+    for number in 0..PARTITIONS {
+        let (low, end) = feed.offsets(Kind::Outcomes, number).await.unwrap();
+        assert!(end > low, "partition {number} of the outcomes has no tick");
+        records += feed.offsets(Kind::Predictions, number).await.unwrap().1;
+    }
+    assert!(records >= i64::from(PARTITIONS) + 3, "{records}");
+    source.close().await;
+}
+
+async fn source(prefix: &str) -> Source {
+    let url = format!("kafka://{}", shared().kafka.address());
+    let (prefix, group) = (prefix.to_owned(), format!("{prefix}-looking"));
+    Source::open(&SourceConfig { url, prefix, group, ..SourceConfig::default() }).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn topics_with_times_of_their_producers_are_not_landed_until_the_broker_gives_the_times() {
+    if skipped("topics_with_times_of_their_producers_are_not_landed_until_the_broker_gives_the_times") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let servers = shared().kafka.address();
+    let by_producer = ("message.timestamp.type", "CreateTime");
+    make_topics(servers, "times", "m", &[by_producer]).await;
+    let looking = source("times").await;
+    for kind in [Kind::Predictions, Kind::Outcomes] {
+        let topic = wire::topic("times", "m", kind);
+        let error = looking.feeds().check_times(&topic).await.unwrap_err();
+        assert!(matches!(&error, SourceError::ProducerTimes { found, .. } if found == "CreateTime"), "{error:?}");
+        assert!(error.to_string().contains(&topic) && error.to_string().contains("LogAppendTime"), "{error}");
+        assert!(!error.is_passing());
+    }
+    let joiner = Joiner::start(dir.path(), "times").await;
+    let waiting = async {
+        while joiner.metric("failures_total").await < 1.0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(BOUND, waiting).await.expect("an alarm");
+    assert!(joiner.rows("m_predictions", &["prediction_id"]).await.is_empty());
+
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", servers).create().unwrap();
+    for kind in [Kind::Predictions, Kind::Outcomes] {
+        let topic = wire::topic("times", "m", kind);
+        let change = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set(BY_BROKER.0, BY_BROKER.1);
+        for altered in admin.alter_configs([&change], &AdminOptions::new()).await.unwrap() {
+            altered.unwrap();
+        }
+        // The broker says it from then on, soon.
+        let changed = async { while looking.feeds().check_times(&topic).await.is_err() {} };
+        tokio::time::timeout(BOUND, changed).await.expect("the change");
+    }
+    let event_ms = now_ms();
+    let id = id::mint(event_ms).to_string();
+    joiner.send(&id, event_ms, partition::of(id.as_bytes(), PARTITIONS)).await;
+    joiner.until_rows("m_predictions", 1).await;
+    joiner.finish().await;
+    looking.close().await;
+}
