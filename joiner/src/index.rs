@@ -50,7 +50,7 @@ const KEY_EXPIRED: &[u8] = b"expired";
 pub enum IndexError {
     #[error("the index {dir} is in use by another process")]
     InUse { dir: PathBuf },
-    /// To be answered by [`Index::clear`] or by deleting and opening it again; the table has everything.
+    /// To be answered by [`Index::discard`], as is damage; the table has everything.
     #[error("the index {dir}: {source}")]
     Store { dir: PathBuf, source: fjall::Error },
     #[error("the index {dir} holds an entry that is not a statement")]
@@ -87,13 +87,21 @@ impl Index {
             Err(error) => error.to_string(),
         };
         tracing::warn!(dir = %dir.display(), cause, "the outcome index is of no use, building it anew");
+        Index::discard(dir)?;
+        Index::open_present(dir)?.begin(table_uuid)
+    }
+
+    /// Deletes an index that nobody has open.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn discard(dir: &Path) -> Result<(), IndexError> {
         match std::fs::remove_dir_all(dir) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(IndexError::Folder { dir: dir.to_owned(), source });
+                Err(IndexError::Folder { dir: dir.to_owned(), source })
             }
-            _ => {}
+            _ => Ok(()),
         }
-        Index::open_present(dir)?.begin(table_uuid)
     }
 
     fn open_present(dir: &Path) -> Result<Index, IndexError> {
@@ -232,6 +240,16 @@ impl Index {
     /// Of the disk.
     pub fn bytes(&self) -> Result<u64, IndexError> {
         self.database.disk_space().map_err(|error| self.store(error))
+    }
+
+    /// Spoils what is there about a prediction.
+    #[cfg(test)]
+    pub(crate) fn damage(&self, prediction_id: &str) {
+        let from = start(prediction_id);
+        let keys: Vec<_> = self.rows.prefix(from).map(|entry| entry.key().unwrap()).collect();
+        for key in keys {
+            self.rows.insert(key, b"?").unwrap();
+        }
     }
 
     fn store(&self, source: fjall::Error) -> IndexError {

@@ -46,4 +46,9 @@ impl PipelineError {
             _ => false,
         }
     }
+
+    /// Whether the index is to be built anew from the table.
+    pub fn spoils_index(&self) -> bool {
+        matches!(self, PipelineError::Index(IndexError::Store { .. } | IndexError::Damaged { .. }))
+    }
 }

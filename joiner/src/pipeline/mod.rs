@@ -124,6 +124,11 @@ pub(crate) async fn run(model: String, shared: Shared, feeds: Feeds, mut command
             wait = RETRY.0;
         }
         shared.metrics.pipeline_failed(&model, &error.to_string(), error.is_passing(), wait);
+        if error.spoils_index()
+            && let Err(error) = Index::discard(&shared.config.index.dir.join(&model))
+        {
+            shared.metrics.pipeline_failed(&model, &error.to_string(), false, wait);
+        }
         let until = tokio::time::Instant::now() + wait;
         wait = (wait * 2).min(RETRY.1);
         loop {

@@ -226,3 +226,38 @@ async fn a_full_index_stops_landing_until_it_may_be_larger() {
     pipeline.turn().await.unwrap();
     assert_eq!(pipeline.index_level, IndexLevel::Low);
 }
+
+#[tokio::test]
+async fn a_damaged_index_is_built_anew() {
+    let rig = Rig::new(1).await;
+    rig.tick(START).await;
+    let t = START + MINUTE;
+    let id = rig.predict(1, t, t, 1.0).await;
+    rig.state("e", &id, START + 3 * MINUTE, &[("label.won", flywheel_schemas::contract::Scalar::Boolean(true))]).await;
+    rig.ticks(START + 5 * MINUTE, START + 60 * MINUTE).await;
+    let mut pipeline = rig.pipeline("a").await;
+    rig.run(&mut pipeline).await;
+    pipeline.index.damage(&id);
+    drop(pipeline);
+    rig.ticks(START + 65 * MINUTE, START + 90 * MINUTE).await;
+
+    // The model as the joiner runs it, with its index where the first one was.
+    let mut shared = rig.shared.clone();
+    let mut config = Config::clone(&shared.config);
+    config.index.dir = rig.dir.path().join("a");
+    config.commit.interval_ms = 10;
+    shared.config = Arc::new(config);
+    let (sender, commands) = mpsc::unbounded_channel();
+    sender.send(Command::Take(vec![0])).unwrap();
+    let running = tokio::spawn(run("m".to_owned(), shared, rig.source.feeds(), commands));
+    let waiting = async {
+        while rig.rows("m_training").await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), waiting).await.expect("the row");
+    drop(sender);
+    running.await.unwrap();
+    assert_eq!(rig.rows("m_training").await[0]["label_won"], "Boolean(true)");
+    assert_eq!(rig.metric("failures_total{model=\"m\"}"), 1.0);
+}
