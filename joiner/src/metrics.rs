@@ -230,10 +230,21 @@ impl Metrics {
         self.partitions.get_or_create(&of(model)).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
+    /// What was waited for is looked at anew.
+    pub fn partition_taken(&self, model: &str, partition: i32, done_ms: Option<i64>) {
+        for kind in [Kind::Predictions, Kind::Outcomes] {
+            self.waits.get_or_create(&OfSide { model: model.to_owned(), kind: kind.name(), partition }).set(0);
+        }
+        if let Some(done_ms) = done_ms {
+            self.sealed_through(model, partition, done_ms);
+        }
+    }
+
     /// What is another joiner's now is not told here any more.
     pub fn partition_left(&self, model: &str, partition: i32) {
         for kind in [Kind::Predictions, Kind::Outcomes] {
             self.waits.remove(&side(model, kind, partition));
+            self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&(model.to_owned(), kind, partition));
         }
         self.sealed_through.remove(&OfPartition { model: model.to_owned(), partition });
     }

@@ -232,7 +232,7 @@ impl Pipeline {
                     note(owned, &command);
                     match command {
                         Command::Take(partitions) => self.take_partitions(&partitions).await?,
-                        Command::Leave(partitions) => self.leave_partitions(&partitions),
+                        Command::Leave(partitions) => self.leave_partitions(&partitions)?,
                     }
                     continue;
                 }

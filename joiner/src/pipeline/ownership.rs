@@ -1,7 +1,7 @@
 //! Partitions that come and go: each is begun from what the tables have recorded of it.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use flywheel_schemas::wire::{self, Kind};
 use futures::TryStreamExt;
@@ -41,6 +41,7 @@ impl Pipeline {
                 self.start_side(kind, number, part.side(kind).landed).await?;
                 self.heard.insert((kind, number), Instant::now());
             }
+            self.metrics.partition_taken(&self.model, number, part.done_ms);
             self.partitions.insert(number, part);
         }
         self.metrics.partitions(&self.model, self.partitions.len());
@@ -65,8 +66,7 @@ impl Pipeline {
     }
 
     /// Leaves partitions to others: what was read of them and not committed is read by their next owner.
-    pub(super) fn leave_partitions(&mut self, numbers: &[i32]) {
-        self.forget_held();
+    pub(super) fn leave_partitions(&mut self, numbers: &[i32]) -> Result<(), PipelineError> {
         for number in numbers {
             if self.partitions.remove(number).is_some() {
                 self.feed.unassign(*number);
@@ -77,18 +77,18 @@ impl Pipeline {
         // Rows of the partitions left are mixed with the others' in the batch; all that stay are read again.
         self.landings.predictions.clear();
         self.landings.outcomes.clear();
+        self.held.retain(|(_, number), _| self.partitions.contains_key(number));
         for (number, part) in &mut self.partitions {
             for kind in [Kind::Predictions, Kind::Outcomes] {
                 let landed = part.side(kind).landed;
                 *part.side_mut(kind) = Side::new(landed);
-                if let Err(error) = self.feed.assign(kind, *number, landed.map_or(-1, |mark| mark.next)) {
-                    self.metrics.pipeline_failed(&self.model, &error.to_string(), true, Duration::ZERO);
-                }
+                self.feed.assign(kind, *number, landed.map_or(-1, |mark| mark.next))?;
             }
         }
+        Ok(())
     }
 
-    /// Takes back the alarms of partitions that wait: they may be another's from now on, or are read again.
+    /// Takes back the alarms of partitions that wait: the next start reads them again.
     pub(super) fn forget_held(&mut self) {
         for (kind, number) in std::mem::take(&mut self.held).into_keys() {
             self.metrics.partition_forgotten(&self.model, kind, number);

@@ -109,6 +109,11 @@ async fn an_unknown_schema_id_holds_its_partition_until_it_is_registered() {
     assert_eq!(rig.metric("partition_waits{model=\"m\",kind=\"predictions\",partition=\"0\"}"), 1.0);
     assert!(rig.rows("dead_letter").await.is_empty());
 
+    // What waits goes on waiting when another partition leaves, without another alarm.
+    pipeline.leave_partitions(&[1]).unwrap();
+    rig.run(&mut pipeline).await;
+    assert_eq!(pipeline.held.keys().collect::<Vec<_>>(), [&(Kind::Predictions, 0)]);
+    pipeline.leave_partitions(&[]).unwrap();
     rig.register(&second).await;
     for retry in pipeline.held.values_mut() {
         *retry = Instant::now();
@@ -135,7 +140,7 @@ async fn of_two_joiners_with_the_same_records_one_lands_them() {
     rig.ticks(START, START + 30 * MINUTE).await;
     let (mut first, mut second) = (rig.pipeline("a").await, rig.pipeline("b").await);
     // The second owns one partition alone, so that its range is not that of the first.
-    second.leave_partitions(&[1]);
+    second.leave_partitions(&[1]).unwrap();
     read(&mut first).await.unwrap();
     read(&mut second).await.unwrap();
     second.commit().await.unwrap();
@@ -181,7 +186,7 @@ async fn what_was_read_of_a_partition_that_left_is_not_committed() {
     }
     let mut pipeline = rig.pipeline("a").await;
     read(&mut pipeline).await.unwrap();
-    pipeline.leave_partitions(&[0]);
+    pipeline.leave_partitions(&[0]).unwrap();
     rig.run(&mut pipeline).await;
     let rows = rig.rows("m_predictions").await;
     assert!(rows.iter().all(|row| row["kafka_partition"] == "Int(1)"));

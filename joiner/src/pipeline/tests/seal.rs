@@ -159,7 +159,7 @@ async fn two_joiners_seal_a_tick_once() {
     first.commit().await.unwrap();
     rig::read(&mut second).await.unwrap();
     // The second owns one partition alone and finds everything landed.
-    second.leave_partitions(&[1]);
+    second.leave_partitions(&[1]).unwrap();
     second.commit().await.unwrap();
     rig.run(&mut second).await;
     let sealed = rig.rows("m_training").await.len();
