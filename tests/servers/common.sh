@@ -140,11 +140,14 @@ free() {
   done
 }
 
-# launch DIR COMMAND... : in the background, working in DIR.
+# launch DIR COMMAND... : in the background, working in DIR from its first moment, by which `running` knows it.
 launch() {
   local dir=$1; shift
-  (cd "$dir" && exec nohup "$@") >>"$dir/log" 2>&1 </dev/null &
-  echo $! >"$dir/pid"
+  (
+    cd "$dir" || exit
+    nohup "$@" >>log 2>&1 </dev/null &
+    echo $! >pid
+  )
 }
 
 # await DIR SECONDS COMMAND... : until COMMAND succeeds.
