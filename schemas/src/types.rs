@@ -11,7 +11,7 @@
 //! | `string` | string | string | Utf8 | string |
 //! | `bytes` | bytes | binary | LargeBinary | base64 text (RFC 4648, padded) |
 //! | `date` | int, date | date | Date32 | text, `"2013-01-31"` |
-//! | `timestamp` | long, timestamp-micros | timestamptz | Timestamp(µs, UTC) | RFC 3339 text, or integer µs since the epoch |
+//! | `timestamp` | long, timestamp-micros | timestamptz | Timestamp(µs, UTC) | RFC 3339 text, or integer µs since the epoch; years 1 to 9999 |
 //! | `uuid` | string, uuid | string | Utf8 | text, hyphenated; lower-cased on intake |
 //! | `list<T>` | array of T | list of T, elements required | List | array |
 //!

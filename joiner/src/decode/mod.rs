@@ -29,8 +29,8 @@
 //! Encoding of the Avro 1.12 specification, "Binary encoding". Refused: a varint longer than ten bytes or beyond 64
 //! bits (32 for an int), a length or block count that is negative or beyond the remaining bytes, text that is not
 //! UTF-8, a boolean other than 0 and 1, a union branch other than 0 and 1, a block whose byte size is not that of
-//! its items, a decimal of more digits than its precision, bytes left over, a null where a row needs a value, an
-//! `event_time` outside of the years 1 to 9999 (table engines stop there), an `op` other than assert and retract.
+//! its items, a decimal of more digits than its precision, bytes left over, a null where a row needs a value, a
+//! time or date outside of the years 1 to 9999 (table engines stop there), an `op` other than assert and retract.
 //! An array block with a negative count and a byte size is fine. Every item takes at least one byte, so the work is
 //! bounded by the length of the datum, which is bounded by [`DATUM_BYTES_MAX`].
 
@@ -67,6 +67,9 @@ pub const DATUM_BYTES_MAX: usize = 64 << 20;
 
 /// The first and the last microsecond of the years 1 to 9999.
 const TIME_US: std::ops::RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
+
+/// The same in days since the epoch.
+const DAYS: std::ops::RangeInclusive<i32> = -719_162..=2_932_896;
 
 /// Reads the datums of one writer's schema. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -153,14 +156,23 @@ impl Decoder {
     }
 }
 
-/// Looks for a timestamp outside of the years that tables hold.
+/// Whether it is a time outside of the years that table engines know.
+fn is_strange(value: &Value<'_>) -> bool {
+    match value {
+        Value::Timestamp(time) => !TIME_US.contains(time),
+        Value::Date(days) => !DAYS.contains(days),
+        _ => false,
+    }
+}
+
+/// Looks for a time outside of the years that tables hold.
 struct Times {
     strange: Option<usize>,
 }
 
 impl<'d> Sink<'d> for Times {
     fn scalar(&mut self, leaf: usize, value: Value<'d>) {
-        if matches!(value, Value::Timestamp(time) if !TIME_US.contains(&time)) {
+        if is_strange(&value) {
             self.strange = Some(leaf);
         }
     }
@@ -175,6 +187,8 @@ struct Found<'p, 'd> {
     exposure: Option<&'d str>,
     event_id: Option<&'d str>,
     op: Option<&'d str>,
+    /// A leaf with a time that would make its table unreadable for some engines.
+    strange: Option<usize>,
 }
 
 impl<'p> Found<'p, '_> {
@@ -187,6 +201,7 @@ impl<'p> Found<'p, '_> {
             exposure: None,
             event_id: None,
             op: None,
+            strange: None,
         }
     }
 
@@ -196,6 +211,9 @@ impl<'p> Found<'p, '_> {
         let event_time_us = self.event_time_us.ok_or_else(|| lacks("event_time"))?;
         if !TIME_US.contains(&event_time_us) {
             return Err(DecodeError::datum("event_time", 0, DatumFault::Time));
+        }
+        if let Some(column) = self.strange.and_then(|leaf| self.plan.leaves[leaf].column.as_deref()) {
+            return Err(DecodeError::datum(column, 0, DatumFault::Time));
         }
         if self.plan.kind == Some(Kind::Outcomes) && self.event_id.is_none() {
             return Err(lacks("event_id"));
@@ -215,6 +233,9 @@ impl<'p> Found<'p, '_> {
 
 impl<'d> Sink<'d> for Found<'_, 'd> {
     fn scalar(&mut self, leaf: usize, value: Value<'d>) {
+        if is_strange(&value) {
+            self.strange = Some(leaf);
+        }
         match (self.plan.leaves[leaf].role, value) {
             (Role::PredictionId, Value::Text(id)) => self.prediction_id = Some(id),
             (Role::EventTime, Value::Timestamp(time)) => self.event_time_us = Some(time),
@@ -224,5 +245,15 @@ impl<'d> Sink<'d> for Found<'_, 'd> {
             (Role::Op, Value::Text(op)) => self.op = Some(op),
             _ => {}
         }
+    }
+
+    fn item(&mut self, leaf: usize, value: Value<'d>) {
+        if is_strange(&value) {
+            self.strange = Some(leaf);
+        }
+    }
+
+    fn item_field(&mut self, leaf: usize, _field: usize, value: Value<'d>) {
+        self.item(leaf, value);
     }
 }

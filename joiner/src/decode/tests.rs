@@ -457,10 +457,49 @@ fn a_row_needs_its_keys() {
 }
 
 #[test]
+fn no_time_comes_into_a_table_that_its_readers_do_not_know() {
+    let nullable = |name: &str, ty: Json| json!({"name": name, "type": ["null", ty]});
+    let time = json!({"type": "long", "logicalType": "timestamp-micros"});
+    let features = json!({"type": "record", "name": "features", "fields": [
+        nullable("at", time.clone()),
+        nullable("day", json!({"type": "int", "logicalType": "date"})),
+        nullable("times", json!({"type": "array", "items": time.clone()})),
+    ]});
+    let fields = [
+        nullable("prediction_id", json!("string")),
+        nullable("event_time", time),
+        nullable("contract_version", json!("int")),
+        nullable("features", features),
+    ];
+    let schema = json!({"type": "record", "name": "r", "fields": fields});
+    let writer = Writer::new(schema.to_string(), Kind::Predictions);
+    let present = |bytes: Vec<u8>| [vec![2], bytes].concat();
+    let (first, last) = (i64::from(*DAYS.start()), i64::from(*DAYS.end()));
+    for (at, day, item, expected) in [
+        (*TIME_US.start(), first, *TIME_US.end(), None),
+        (TIME_US.start() - 1, first, 0, Some("at")),
+        (i64::MAX, last, 0, Some("at")),
+        (0, last + 1, 0, Some("day")),
+        (0, first - 1, 0, Some("day")),
+        (0, last, TIME_US.end() + 1, Some("times")),
+    ] {
+        let list = [long(1), long(item), long(0)].concat();
+        let features = [present(long(at)), present(long(day)), present(list)].concat();
+        let parts = [present(string("a")), present(long(0)), present(long(1)), present(features)];
+        let found = fault(&writer, &parts.concat());
+        let found = found.as_ref().map(|(field, _, fault)| (field.as_str(), *fault));
+        assert_eq!(found, expected.map(|field| (field, DatumFault::Time)));
+    }
+}
+
+#[test]
 fn the_years_that_tables_hold() {
     let us = |date: &str| chrono::DateTime::parse_from_rfc3339(date).unwrap().timestamp_micros();
     assert_eq!(*TIME_US.start(), us("0001-01-01T00:00:00Z"));
     assert_eq!(*TIME_US.end(), us("9999-12-31T23:59:59.999999Z"));
+    const DAY_US: i64 = 86_400_000_000;
+    assert_eq!(TIME_US.start().div_euclid(DAY_US), i64::from(*DAYS.start()));
+    assert_eq!(TIME_US.end().div_euclid(DAY_US), i64::from(*DAYS.end()));
 }
 
 #[test]

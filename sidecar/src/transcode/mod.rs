@@ -13,8 +13,8 @@
 //! - `int` and `long` take integers only: `1.0` and `1e3` are `wrong_type`.
 //! - `decimal` is text of digits with an optional minus and point, no exponent. It must be exact: digits beyond the
 //!   scale must be zeros.
-//! - `timestamp` is RFC 3339 text with an offset and up to six digits of a second, or an integer of microseconds.
-//!   Seconds run to 59.
+//! - `timestamp` is RFC 3339 text with an offset and up to six digits of a second, or an integer of microseconds,
+//!   of the years 1 to 9999: an instant beyond them, such as one in nanoseconds, is `out_of_range`. Seconds run to 59.
 //! - In strings all escapes of JSON hold, surrogate pairs included; half a pair is `invalid_utf8`.
 //! - `expect` bounds hold for numbers and, in lists, for each item. NaN is outside every range. Integers are compared
 //!   exactly, floats as f32, decimals as the f64 nearest to their text.

@@ -2,6 +2,9 @@
 
 const DAY_US: i64 = 86_400_000_000;
 
+/// The instants that text can say and that every engine reads: the years 1 to 9999, in microseconds since the epoch.
+pub(crate) const MICROS: std::ops::RangeInclusive<i64> = -719_162 * DAY_US..=2_932_897 * DAY_US - 1;
+
 /// Days since the epoch of `YYYY-MM-DD`.
 pub(crate) fn days(text: &str) -> Option<i32> {
     date(text.as_bytes()).filter(|_| text.len() == 10)
@@ -144,5 +147,7 @@ mod tests {
         ] {
             assert_eq!(micros(text), value, "{text}");
         }
+        assert_eq!(micros("0001-01-01T00:00:00Z"), Some(*MICROS.start()));
+        assert_eq!(micros("9999-12-31T23:59:59.999999Z"), Some(*MICROS.end()));
     }
 }

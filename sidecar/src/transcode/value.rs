@@ -142,16 +142,22 @@ pub(super) fn write(
 
 /// Reads RFC 3339 text or integer microseconds, as microseconds since the epoch.
 pub(super) fn timestamp(scanner: &mut Scanner<'_>, text: &mut String) -> Result<i64, Trouble> {
-    if scanner.peek() != b'"' {
-        return integer(scanner, &Type::Timestamp, None, i64::MIN, i64::MAX);
+    let micros = if scanner.peek() != b'"' {
+        integer(scanner, &Type::Timestamp, None, i64::MIN, i64::MAX)?
+    } else {
+        time::micros(read_text(scanner, &Type::Timestamp, text)?).ok_or_else(|| {
+            fault(
+                Reason::InvalidValue,
+                "no instant in RFC 3339 with an offset and at most six digits of a second, such as \
+                 \"2013-01-31T05:15:00.25Z\"",
+            )
+        })?
+    };
+    // As a rule one beyond them was meant in nanoseconds; a single one makes a table unreadable for some engines.
+    if !time::MICROS.contains(&micros) {
+        return Err(fault(Reason::OutOfRange, "the instant is not in the years 1 to 9999; integers are microseconds"));
     }
-    time::micros(read_text(scanner, &Type::Timestamp, text)?).ok_or_else(|| {
-        fault(
-            Reason::InvalidValue,
-            "no instant in RFC 3339 with an offset and at most six digits of a second, such as \
-             \"2013-01-31T05:15:00.25Z\"",
-        )
-    })
+    Ok(micros)
 }
 
 /// Reads an integer from `min` to `max`.

@@ -95,8 +95,8 @@ fn scalar_of(ty: &Type) -> BoxedStrategy<Scalar> {
         }
         Type::String => ".{0,6}".prop_map(Scalar::String).boxed(),
         Type::Bytes => proptest::collection::vec(any::<u8>(), 0..6).prop_map(Scalar::Bytes).boxed(),
-        Type::Date => any::<i32>().prop_map(Scalar::Date).boxed(),
-        Type::Timestamp => any::<i64>().prop_map(Scalar::Timestamp).boxed(),
+        Type::Date => super::super::DAYS.prop_map(Scalar::Date).boxed(),
+        Type::Timestamp => super::super::TIME_US.prop_map(Scalar::Timestamp).boxed(),
         Type::Uuid => any::<u128>().prop_map(|bits| Scalar::Uuid(uuid::Uuid::from_u128(bits).to_string())).boxed(),
         Type::List(_) => unreachable!(),
     }

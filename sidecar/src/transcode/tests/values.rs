@@ -159,6 +159,11 @@ fn what_each_type_refuses() {
         ("timestamp", r#""2013-01-31T00:00:00""#, "invalid_value"),
         ("timestamp", r#""2013-01-31T00:00:00.1234567Z""#, "invalid_value"),
         ("timestamp", "1.5", "wrong_type"),
+        // Now, in nanoseconds.
+        ("timestamp", "1764000000000000000", "out_of_range"),
+        ("timestamp", "253402300800000000", "out_of_range"),
+        ("timestamp", "-62135596800000001", "out_of_range"),
+        ("timestamp", r#""0001-01-01T00:00:00+00:01""#, "out_of_range"),
         ("uuid", r#""0ace4c8e5fd14f6da1a4e2c1b1f1d2a3""#, "invalid_value"),
         ("uuid", r#""{0ace4c8e-5fd1-4f6d-a1a4-e2c1b1f1d2a}""#, "invalid_value"),
         ("decimal(3,1)", "1.5", "wrong_type"),
