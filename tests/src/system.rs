@@ -57,6 +57,7 @@ pub struct System {
 /// One of the two processes.
 pub struct Service {
     name: &'static str,
+    program: String,
     child: Child,
     settings: PathBuf,
     admin: String,
@@ -130,18 +131,15 @@ impl Service {
     fn start(plan: &Plan<'_>, name: &'static str, admin: String, settings: &str) -> Result<Service, ServerError> {
         let path = plan.dir.join(format!("{name}.toml"));
         std::fs::write(&path, settings).map_err(ServerError::Folder)?;
-        let log = std::fs::File::create(path.with_extension("log")).map_err(ServerError::Folder)?;
-        let child = Command::new(plan.program)
-            .args([name, "--with-parent", "--config"])
-            .arg(&path)
-            .env("RUST_LOG", "info")
-            // It ends when this pipe closes, which only this process holds.
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone().map_err(ServerError::Folder)?)
-            .stderr(log)
-            .spawn()
-            .map_err(|source| ServerError::Run { script: plan.program.to_owned(), source })?;
-        Ok(Service { name, child, settings: path, admin, client: client() })
+        let child = spawn(plan.program, name, &path)?;
+        Ok(Service { name, program: plan.program.to_owned(), child, settings: path, admin, client: client() })
+    }
+
+    /// Starts it again after a stop, and waits until it is ready.
+    pub async fn start_again(&mut self) -> Result<(), ServerError> {
+        self.child = spawn(&self.program, self.name, &self.settings)?;
+        until(self.name, async || self.is_ready().await).await;
+        Ok(())
     }
 
     async fn is_ready(&self) -> bool {
@@ -161,9 +159,9 @@ impl Service {
     }
 
     /// What another command of the same program says with the same settings, such as `status`.
-    pub fn command(&self, program: &str, command: &str) -> Result<String, ServerError> {
-        let run = |source| ServerError::Run { script: program.to_owned(), source };
-        let said = Command::new(program).args([self.name, command, "--config"]).arg(&self.settings).output();
+    pub fn command(&self, command: &str) -> Result<String, ServerError> {
+        let run = |source| ServerError::Run { script: self.program.clone(), source };
+        let said = Command::new(&self.program).args([self.name, command, "--config"]).arg(&self.settings).output();
         let said = said.map_err(run)?;
         match said.status.success() {
             true => Ok(String::from_utf8_lossy(&said.stdout).into_owned()),
@@ -219,6 +217,22 @@ pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
         assert!(Instant::now() < end, "{what}: never came");
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// The log goes on where an earlier start ended it.
+fn spawn(program: &str, name: &str, settings: &Path) -> Result<Child, ServerError> {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(settings.with_extension("log"));
+    let log = log.map_err(ServerError::Folder)?;
+    Command::new(program)
+        .args([name, "--with-parent", "--config"])
+        .arg(settings)
+        .env("RUST_LOG", "info")
+        // It ends when this pipe closes, which only this process holds.
+        .stdin(Stdio::piped())
+        .stdout(log.try_clone().map_err(ServerError::Folder)?)
+        .stderr(log)
+        .spawn()
+        .map_err(|source| ServerError::Run { script: program.to_owned(), source })
 }
 
 fn client() -> Client {

@@ -7,32 +7,48 @@ use serde_json::Value;
 
 use super::{Letter, MODEL, Run};
 
-/// Metrics, ledger and dead letters agree, reason by reason.
-pub async fn check_counts(run: &mut Run, refused_by_sidecar: usize) {
-    let mut reasons: BTreeMap<(bool, &str, &str), u64> = BTreeMap::new();
-    for (place, (kind, reason, ..)) in run.letters.iter().enumerate() {
-        *reasons.entry((place < refused_by_sidecar, kind, reason)).or_default() += 1;
+/// How many of the letters have each reason, by kind and reason.
+fn reasons(letters: &[Letter]) -> BTreeMap<(&str, &str), u64> {
+    let mut reasons = BTreeMap::new();
+    for (kind, reason, ..) in letters {
+        *reasons.entry((kind.as_str(), reason.as_str())).or_default() += 1;
     }
-    let sidecar = run.system.sidecar.metrics().await;
-    let joiner = run.system.joiner.metrics().await;
-    for ((by_sidecar, kind, reason), count) in &reasons {
-        let labels = [("model", MODEL), ("kind", *kind), ("reason", *reason)];
-        let found = match by_sidecar {
-            true => sidecar.sum("flywheel_refused_rows_total", &labels),
-            false => joiner.sum("flywheel_joiner_dead_letters_total", &labels),
-        };
-        assert_eq!(found, *count, "{kind} {reason}, by the sidecar: {by_sidecar}");
+    reasons
+}
+
+/// The joiner counts what it found on the topics, reason by reason.
+pub async fn check_joiner_counts(run: &Run, by_joiner: &[Letter]) {
+    const LETTERS: &str = "flywheel_joiner_dead_letters_total";
+    const SKIPPED: &str = "flywheel_joiner_side_skipped_total";
+    until("the joiner's dead letters", async || {
+        let metrics = run.system.joiner.metrics().await;
+        metrics.sum(LETTERS, &[]) >= by_joiner.len() as u64 && metrics.sum(SKIPPED, &[]) >= 2
+    })
+    .await;
+    let metrics = run.system.joiner.metrics().await;
+    for ((kind, reason), count) in reasons(by_joiner) {
+        let labels = [("model", MODEL), ("kind", kind), ("reason", reason)];
+        assert_eq!(metrics.sum(LETTERS, &labels), count, "{kind} {reason}");
     }
-    let letters = run.letters.len() as u64;
-    let refused = refused_by_sidecar as u64;
-    assert_eq!(sidecar.sum("flywheel_refused_rows_total", &[]), refused);
-    assert_eq!(sidecar.sum("flywheel_dead_letters_total", &[("result", "kept")]), refused);
-    assert_eq!(sidecar.sum("flywheel_dead_letters_total", &[("result", "lost")]), 0);
-    assert_eq!(joiner.sum("flywheel_joiner_dead_letters_total", &[]), letters - refused);
-    assert_eq!(joiner.sum("flywheel_joiner_rerouted_total", &[("model", MODEL)]), 1);
+    assert_eq!(metrics.sum(LETTERS, &[]), by_joiner.len() as u64);
+    assert_eq!(metrics.sum("flywheel_joiner_rerouted_total", &[("model", MODEL)]), 1);
     for table in ["dead_letter", "ledger"] {
-        assert_eq!(joiner.sum("flywheel_joiner_side_skipped_total", &[("table", table)]), 1, "{table}");
+        assert_eq!(metrics.sum(SKIPPED, &[("table", table)]), 1, "{table}");
     }
+}
+
+/// The sidecar counts what it refused, reason by reason, and its ledger says the same.
+pub async fn check_sidecar_counts(run: &mut Run, by_sidecar: &[Letter]) {
+    let reasons = reasons(by_sidecar);
+    let metrics = run.system.sidecar.metrics().await;
+    for ((kind, reason), count) in &reasons {
+        let labels = [("model", MODEL), ("kind", *kind), ("reason", *reason)];
+        assert_eq!(metrics.sum("flywheel_refused_rows_total", &labels), *count, "{kind} {reason}");
+    }
+    let refused = by_sidecar.len() as u64;
+    assert_eq!(metrics.sum("flywheel_refused_rows_total", &[]), refused);
+    assert_eq!(metrics.sum("flywheel_dead_letters_total", &[("result", "kept")]), refused);
+    assert_eq!(metrics.sum("flywheel_dead_letters_total", &[("result", "lost")]), 0);
 
     // The ledger is closed by the end of the sidecar.
     run.system.sidecar.stop().await;
@@ -42,9 +58,8 @@ pub async fn check_counts(run: &mut Run, refused_by_sidecar: usize) {
     until("the ledger", async || run.ask(ledger).len() == 2).await;
     let sent_by_others = 3;
     let accepted = [run.outcomes.len(), run.predictions.len() - sent_by_others];
-    let refused = |kind: &str| -> u64 {
-        reasons.iter().filter(|((by_sidecar, of, _), _)| *by_sidecar && *of == kind).map(|(_, count)| count).sum()
-    };
+    let refused =
+        |kind: &str| -> u64 { reasons.iter().filter(|((of, _), _)| *of == kind).map(|(_, count)| count).sum() };
     let expected: Vec<String> = [("outcomes", accepted[0]), ("predictions", accepted[1])]
         .map(|(kind, accepted)| format!("{kind} {accepted} {} 0 {accepted}", refused(kind)))
         .to_vec();

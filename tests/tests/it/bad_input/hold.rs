@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::messages::{datum, framed, id_at_home};
 use super::{MODEL, PARTITIONS, Run, now_ms, second_version, topic};
-use crate::DEMONSTRATION;
 
 /// A message whose schema is registered later: its partition waits, with an alarm, and the others go on. Gives the row
 /// of that message.
@@ -33,18 +32,30 @@ pub async fn hold_and_release(run: &mut Run, registry: &str) -> Option<(String, 
     let log = run.system.joiner.log();
     let logged = log.lines().find(|line| line.contains("ERROR") && line.contains("partition waits"));
     assert!(logged.is_some_and(|line| line.contains(&format!("schema id {next}"))), "{log}");
-    let status = |run: &Run| run.system.joiner.command(DEMONSTRATION, "status").unwrap();
+    let status = |run: &Run| run.system.joiner.command("status").unwrap();
     let waits = format!("WAITS: predictions, partition {HELD}, before offset {offset}: schema id {next}: ");
     assert!(status(run).contains(&waits), "{}", status(run));
 
-    // The others go on, the outcomes of the same partition too; what is behind it waits with it.
+    // The others go on, the outcomes of the same partition too; what is behind it waits with it. So it is after a new
+    // start, which finds all of them on the topic at once.
     let mut behind = Vec::new();
-    for _ in 0..2 {
-        for home in 0..PARTITIONS {
+    for is_new_start in [false, true] {
+        if is_new_start {
+            run.system.joiner.stop().await;
+        }
+        for home in (0..2 * PARTITIONS).map(|place| place % PARTITIONS) {
             let id = run.neighbour_in(home).await;
             if home == HELD {
                 behind.push(id);
             }
+        }
+        if is_new_start {
+            let forwarded = async || {
+                let metrics = run.system.sidecar.metrics().await;
+                metrics.sum("flywheel_spool_unforwarded_records", &[("spool", MODEL)]) == 0
+            };
+            until("the forwarding", forwarded).await;
+            run.system.joiner.start_again().await.unwrap();
         }
     }
     until("the other partitions", async || run.landed().len() >= run.predictions.len() - behind.len()).await;

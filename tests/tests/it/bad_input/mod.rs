@@ -177,6 +177,8 @@ async fn bad_input_is_answered_counted_and_kept_and_its_neighbours_are_unharmed(
     send_an_expectation(&mut run).await;
     let refused_by_sidecar = run.letters.len();
     put_bad_messages(&mut run, &contract).await;
+    let by_joiner = run.letters[refused_by_sidecar..].to_vec();
+    checks::check_joiner_counts(&run, &by_joiner).await;
     let held = hold::hold_and_release(&mut run, registry.address()).await;
     run.predictions.extend(held);
 
@@ -187,7 +189,8 @@ async fn bad_input_is_answered_counted_and_kept_and_its_neighbours_are_unharmed(
     until("the outcomes", async || run.ask(outcomes).len() >= run.outcomes.len()).await;
     let expected: Rows = run.outcomes.iter().map(|(id, event)| vec![json!(id), json!(event), json!(true)]).collect();
     assert_eq!(run.ask(outcomes), expected);
-    checks::check_counts(&mut run, refused_by_sidecar).await;
+    let by_sidecar = run.letters[..refused_by_sidecar].to_vec();
+    checks::check_sidecar_counts(&mut run, &by_sidecar).await;
     checks::check_letters(&run).await;
     run.system.joiner.stop().await;
 }

@@ -129,10 +129,11 @@ fn double(random: &mut Random) -> Spelt {
             let mantissa: String = (0..digits).map(|_| char::from(b'0' + random.below(10) as u8)).collect();
             format!("{}.{mantissa}e{}", random.within(-9, 9), random.within(-330, 300))
         }
-        // In the middle between two doubles, and a little beside it.
+        // An odd integer of 54 bits is in the middle between two doubles; then a little beside it, or elsewhere.
         4 => {
-            let middle = (1_u64 << 53 | random.word() >> 11) << 1 | 1;
-            let beside = random.of(&["", ".0", ".0000000000000000000000000000001", "e0", "e-5", "e-27", "e+250"]);
+            let middle = (1_u64 << 52 | random.word() >> 12) << 1 | 1;
+            let beside =
+                random.of(&["", ".0", ".00", "0e-1", ".0000000000000000000000000000001", "e0", "e-5", "e+250"]);
             format!("{middle}{beside}")
         }
         _ => {
