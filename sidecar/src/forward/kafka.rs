@@ -3,7 +3,7 @@
 //! It is idempotent, waits for all in-sync replicas and never gives a record up by time: a broker that is away costs
 //! waiting, not records. Its queue is bounded; a full one hands the record back. librdkafka repeats what can be repeated
 //! and keeps the order within a partition meanwhile; what it cannot repeat comes back as a [`Failure`], whose kind is
-//! decided in [`kind_of`] and whose consequence in [`policy`](super::policy).
+//! decided in `client` and whose consequence in [`policy`](super::policy).
 //!
 //! After a fatal error the client is made anew, once for all forwarders: each notices by its failed records.
 //!
@@ -11,20 +11,22 @@
 //! with the next report or answer. A task, which ends with the producer, asks them every second while they are away,
 //! since without records nothing else would.
 //!
-//! SASL: what librdkafka's options say, and for OAUTHBEARER the file that [`token`] describes.
+//! SASL: what librdkafka's options say, and for OAUTHBEARER the file that [`flywheel_schemas::token`] describes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use flywheel_schemas::token;
-use rdkafka::client::{ClientContext, OAuthToken};
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer as _};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+
+mod client;
+
+use client::{Client, Delivery, create, failure};
 
 use super::brokers::Brokers;
 use super::policy::{Failure, FailureKind};
@@ -58,8 +60,6 @@ const METADATA_AGE: Duration = Duration::from_secs(1);
 
 /// How often brokers that are away are asked whether they are back.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-
-type Client = ThreadedProducer<Context>;
 
 /// The producer of the process. Clones are the same one.
 #[derive(Clone)]
@@ -179,10 +179,6 @@ impl Producer {
     }
 }
 
-fn create(config: &ClientConfig, brokers: &Arc<Brokers>) -> Result<Client, KafkaError> {
-    config.create_with_context(Context { brokers: brokers.clone() })
-}
-
 /// Asks brokers that are away whether they are back; ends with the producer.
 async fn look_for_brokers(shared: Weak<Shared>) {
     loop {
@@ -275,113 +271,6 @@ impl Lane {
         (self.sender, self.reports) = mpsc::unbounded_channel();
         tokio::task::spawn_blocking(move || drop(old));
         Ok(())
-    }
-}
-
-/// What travels with a record through librdkafka.
-struct Delivery {
-    token: u64,
-    reports: mpsc::UnboundedSender<Report>,
-}
-
-/// Logs and reports of the client; called on its thread.
-struct Context {
-    brokers: Arc<Brokers>,
-}
-
-impl ClientContext for Context {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    /// Brokers that are away are librdkafka's to try again; what is lost or needs a person shows in the reports.
-    fn error(&self, error: KafkaError, reason: &str) {
-        use RDKafkaErrorCode as Code;
-        match error.rdkafka_error_code() {
-            Some(Code::AllBrokersDown) => {
-                self.brokers.lost(reason);
-            }
-            // One broker of several, which says little; of the last one the above is said as well.
-            Some(Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut) => {
-                tracing::debug!(%error, reason, "Kafka producer");
-            }
-            Some(code) => {
-                self.brokers.complained(&format!("{code:?}"), reason);
-            }
-            None => {
-                self.brokers.complained("", reason);
-            }
-        }
-    }
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        use RDKafkaLogLevel as Level;
-        match level {
-            // These come as errors too, see above.
-            _ if matches!(facility, "FAIL" | "ERROR") => tracing::debug!(facility, message, "librdkafka"),
-            Level::Emerg | Level::Alert | Level::Critical | Level::Error | Level::Warning => {
-                tracing::warn!(facility, message, "librdkafka");
-            }
-            Level::Notice | Level::Info => tracing::info!(facility, message, "librdkafka"),
-            Level::Debug => tracing::debug!(facility, message, "librdkafka"),
-        }
-    }
-
-    fn generate_oauth_token(&self, option: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        let token = token::read(option)?;
-        Ok(OAuthToken { token: token.text, principal_name: token.principal, lifetime_ms: token.until_ms })
-    }
-}
-
-impl ProducerContext for Context {
-    type DeliveryOpaque = Box<Delivery>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, delivery: Box<Delivery>) {
-        let result = match result {
-            Ok(_) => {
-                self.brokers.answered();
-                Ok(())
-            }
-            Err((error, _)) => Err(failure(error)),
-        };
-        // The forwarder may have gone over to another client, or be at its end.
-        let _ = delivery.reports.send(Report { token: delivery.token, result });
-    }
-}
-
-fn failure(error: &KafkaError) -> Failure {
-    let kind = error.rdkafka_error_code().map_or(FailureKind::Passing, kind_of);
-    Failure::new(kind, error.to_string())
-}
-
-/// What kind of failure each of librdkafka's codes is; what is not named here is passing.
-fn kind_of(code: RDKafkaErrorCode) -> FailureKind {
-    use RDKafkaErrorCode as Code;
-    match code {
-        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::InvalidTopic => {
-            FailureKind::UnknownTopic
-        }
-        Code::TopicAuthorizationFailed
-        | Code::ClusterAuthorizationFailed
-        | Code::TransactionalIdAuthorizationFailed
-        | Code::SaslAuthenticationFailed
-        | Code::Authentication
-        | Code::SSL => FailureKind::Denied,
-        Code::InvalidRecord
-        | Code::InvalidTimestamp
-        | Code::PolicyViolation
-        | Code::UnsupportedForMessageFormat
-        | Code::UnsupportedCompressionType
-        | Code::InvalidRequiredAcks => FailureKind::Rejected,
-        Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => FailureKind::BatchTooLarge,
-        Code::Fatal
-        | Code::GaplessGuarantee
-        | Code::OutOfOrderSequenceNumber
-        | Code::UnknownProducerId
-        | Code::InvalidProducerEpoch
-        | Code::InvalidProducerIdMapping
-        | Code::ProducerFenced
-        | Code::Fenced => FailureKind::Fatal,
-        Code::PurgeQueue | Code::PurgeInflight | Code::BrokerDestroy => FailureKind::Dropped,
-        _ => FailureKind::Passing,
     }
 }
 
