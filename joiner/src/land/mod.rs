@@ -16,23 +16,21 @@
 //! | time chosen by its producer, and not by the broker (broker time) | its partition waits, with an alarm |
 //! | appended over a minute ahead of this machine's clock (broker time) | its partition waits, with an alarm |
 
-use std::collections::{BTreeMap, HashSet};
+mod commit;
+mod landing;
+
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
 use flywheel_schemas::contract::{Contract, Ids};
 use flywheel_schemas::wire::Kind;
 use flywheel_schemas::{id, partition, wire};
 
-use crate::bar::Bar;
 use crate::contracts::SchemaFault;
-use crate::decode::{DecodeError, Decoder, Keys, Origin, Rows};
-use crate::label::Statement;
+use crate::decode::{Keys, Origin};
 use crate::letters::DeadLetter;
-use crate::partition::{Partition, Side};
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::source::Record;
-use crate::table::{DataFile, Mark, Outcome, Table, TableError};
+pub(crate) use landing::{Aside, Landing, Landings};
 
 /// An event time further ahead of its own ingest than this is a clock gone wrong, in milliseconds.
 const AHEAD_MAX_MS: i64 = 3_600_000;
@@ -43,114 +41,8 @@ const CLOCK_AHEAD_MAX_MS: i64 = 60_000;
 /// How long a partition waits before its schema id is looked up again.
 const SCHEMA_RETRY: Duration = Duration::from_secs(2);
 
-/// Progress without rows is committed after this time at the latest.
-const PROGRESS_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// Rows are handed on in batches of this many: enough for the column writers, little enough to count by bytes.
 const ROWS_PER_BATCH: usize = 8192;
-
-/// The rows of one raw table that wait for their commit.
-pub(crate) struct Landing {
-    pub table: Table,
-    rows: Rows,
-    batches: Vec<RecordBatch>,
-    batch_bytes: usize,
-    /// For the index, once they are committed; outcomes only.
-    statements: Vec<(String, Statement)>,
-    /// Schemas of which every value has a column in the table, as far as they were met since the last commit.
-    fitting: HashSet<u32>,
-    /// The files of a commit that was put off, with all the rows.
-    files: Option<Vec<DataFile>>,
-}
-
-impl Landing {
-    pub fn new(table: Table) -> Landing {
-        let rows = Rows::new(table.arrow_schema());
-        Landing {
-            table,
-            rows,
-            batches: Vec::new(),
-            batch_bytes: 0,
-            statements: Vec::new(),
-            fitting: HashSet::new(),
-            files: None,
-        }
-    }
-
-    pub fn bytes(&self) -> usize {
-        self.batch_bytes + self.rows.bytes()
-    }
-
-    /// Forgets everything that is not committed.
-    pub fn clear(&mut self) {
-        self.rows = Rows::new(self.table.arrow_schema());
-        self.batches.clear();
-        self.batch_bytes = 0;
-        self.statements.clear();
-        self.fitting.clear();
-        self.files = None;
-    }
-
-    /// Goes on with the table as it is now: it may have gained columns.
-    pub fn replace_table(&mut self, table: Table) -> Result<(), PipelineError> {
-        self.cut()?;
-        self.rows = Rows::new(table.arrow_schema());
-        self.fitting.clear();
-        self.table = table;
-        Ok(())
-    }
-
-    /// Whether the table takes every value of such a datum; one that it does not take would be left out of the row.
-    fn admit(&mut self, schema_id: u32, decoder: &Decoder) -> Result<(), DecodeError> {
-        if !self.fitting.contains(&schema_id) {
-            self.rows.fits(decoder)?;
-            self.fitting.insert(schema_id);
-        }
-        Ok(())
-    }
-
-    fn cut(&mut self) -> Result<(), PipelineError> {
-        if self.rows.len() > 0 {
-            let batch = self.rows.finish().map_err(PipelineError::decode)?;
-            self.batch_bytes += batch.get_array_memory_size();
-            self.batches.push(batch);
-        }
-        Ok(())
-    }
-
-    /// The files with all the rows, written once however often their commit is tried.
-    async fn files(&mut self) -> Result<Vec<DataFile>, TableError> {
-        if let Some(files) = &self.files {
-            return Ok(files.clone());
-        }
-        let mut writer = self.table.writer()?;
-        for batch in &self.batches {
-            writer.write(batch).await?;
-        }
-        let files = writer.close().await?;
-        self.files = Some(files.clone());
-        Ok(files)
-    }
-}
-
-/// What waits to be kept before the next raw commit, and how long something has waited.
-#[derive(Default)]
-pub(crate) struct Aside {
-    pub dead_letters: Vec<DeadLetter>,
-    pub bars: Vec<(i32, Bar)>,
-    /// When the oldest uncommitted row or letter was read.
-    pub since: Option<Instant>,
-}
-
-impl Aside {
-    pub fn bytes(&self) -> usize {
-        self.dead_letters.iter().map(DeadLetter::bytes).sum()
-    }
-
-    fn touch(&mut self) {
-        self.since.get_or_insert_with(Instant::now);
-    }
-}
 
 /// What becomes of one record.
 enum Landed {
@@ -332,129 +224,6 @@ impl Pipeline {
         }
         self.training = self.warehouse.table(&table::training(contract), &[]).await?;
         Ok(())
-    }
-
-    /// Whether there is a reason to commit now.
-    pub(crate) fn is_due(&self) -> bool {
-        let interval = Duration::from_millis(self.config.commit.interval_ms);
-        let bytes = self.landings.predictions.bytes() + self.landings.outcomes.bytes() + self.aside.bytes();
-        if bytes >= self.config.commit.bytes || self.aside.since.is_some_and(|since| since.elapsed() >= interval) {
-            return true;
-        }
-        // A tick that has passed waits for the progress alone: early where nothing more is coming, else once an interval.
-        let waits = self.partitions.values().any(|part| part.waiting_ms().is_some());
-        if waits && (self.quiet || self.committed.elapsed() >= interval) {
-            return true;
-        }
-        // Where no tick can pass, one topic's progress must not stay behind what the log keeps.
-        self.committed.elapsed() >= PROGRESS_AFTER && self.partitions.values().any(Partition::is_ahead)
-    }
-
-    /// Commits what was read: first what the raw tables do not keep, then each raw table, then the index.
-    pub(crate) async fn commit(&mut self) -> Result<(), PipelineError> {
-        self.keep_aside().await?;
-        for kind in [Kind::Outcomes, Kind::Predictions] {
-            self.commit_raw(kind).await?;
-        }
-        self.aside.since = None;
-        self.committed = Instant::now();
-        Ok(())
-    }
-
-    async fn keep_aside(&mut self) -> Result<(), PipelineError> {
-        if !self.aside.dead_letters.is_empty() {
-            crate::letters::append(&mut self.dead_letter, &self.aside.dead_letters).await?;
-            self.aside.dead_letters.clear();
-        }
-        if !self.aside.bars.is_empty() {
-            crate::letters::append_bars(&mut self.seal_log, &self.model, &self.aside.bars).await?;
-            self.aside.bars.clear();
-        }
-        Ok(())
-    }
-
-    async fn commit_raw(&mut self, kind: Kind) -> Result<(), PipelineError> {
-        let mut from = BTreeMap::new();
-        let mut to = BTreeMap::new();
-        for (number, part) in &self.partitions {
-            let side = part.side(kind);
-            if let Some(read) = side.read.filter(|read| side.landed != Some(*read)) {
-                from.insert(*number, side.landed.unwrap_or(Mark::NONE));
-                to.insert(*number, read);
-            }
-        }
-        if to.is_empty() {
-            return Ok(());
-        }
-        let landing = self.landings.get_mut(kind);
-        landing.cut()?;
-        let files = landing.files().await?;
-        match landing.table.commit(files, &from, &to, &self.cluster, &[]).await? {
-            Outcome::Committed => {
-                if kind == Kind::Outcomes {
-                    let stamp: BTreeMap<i32, i64> = to.iter().map(|(number, mark)| (*number, mark.next)).collect();
-                    self.index.apply(&landing.statements, &stamp)?;
-                }
-                self.metrics.committed(
-                    &self.model,
-                    landing.table.name(),
-                    landing.batches.iter().map(RecordBatch::num_rows).sum(),
-                );
-                landing.clear();
-                for (number, mark) in to {
-                    if let Some(part) = self.partitions.get_mut(&number) {
-                        part.side_mut(kind).landed = Some(mark);
-                    }
-                    self.feed.landed(kind, number, mark.next);
-                }
-            }
-            Outcome::Fenced(recorded) => {
-                self.metrics.fenced(&self.model, self.landings.get(kind).table.name());
-                let numbers: Vec<i32> = to.into_keys().collect();
-                // First what can fail, since the batch may be tried again after it.
-                if kind == Kind::Outcomes {
-                    // Gaps in what this joiner has not read itself; whoever landed it has kept them before.
-                    self.take_bars(&numbers).await?;
-                    self.catch_up().await?;
-                }
-                self.landings.get_mut(kind).clear();
-                for number in &numbers {
-                    self.rewind(kind, *number, recorded.get(number).and_then(|mark| mark.known()))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads a partition again from what the table has recorded: another joiner landed what this one held.
-    fn rewind(&mut self, kind: Kind, number: i32, recorded: Option<Mark>) -> Result<(), PipelineError> {
-        if let Some(part) = self.partitions.get_mut(&number) {
-            *part.side_mut(kind) = Side::new(recorded);
-            self.feed.assign(kind, number, recorded.map_or(-1, |mark| mark.next))?;
-        }
-        Ok(())
-    }
-}
-
-/// The two raw tables.
-pub(crate) struct Landings {
-    pub predictions: Landing,
-    pub outcomes: Landing,
-}
-
-impl Landings {
-    pub fn get(&self, kind: Kind) -> &Landing {
-        match kind {
-            Kind::Predictions => &self.predictions,
-            Kind::Outcomes => &self.outcomes,
-        }
-    }
-
-    pub fn get_mut(&mut self, kind: Kind) -> &mut Landing {
-        match kind {
-            Kind::Predictions => &mut self.predictions,
-            Kind::Outcomes => &mut self.outcomes,
-        }
     }
 }
 

@@ -1,0 +1,117 @@
+//! From the batch to the raw tables, with the offsets in the same commit.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use flywheel_schemas::wire::Kind;
+
+use crate::partition::{Partition, Side};
+use crate::pipeline::{Pipeline, PipelineError};
+use crate::table::{Mark, Outcome};
+
+/// Progress without rows is committed after this time at the latest.
+const PROGRESS_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Pipeline {
+    /// Whether there is a reason to commit now.
+    pub(crate) fn is_due(&self) -> bool {
+        let interval = Duration::from_millis(self.config.commit.interval_ms);
+        let bytes = self.landings.predictions.bytes() + self.landings.outcomes.bytes() + self.aside.bytes();
+        if bytes >= self.config.commit.bytes || self.aside.since.is_some_and(|since| since.elapsed() >= interval) {
+            return true;
+        }
+        // A tick that has passed waits for the progress alone: early where nothing more is coming, else once an interval.
+        let waits = self.partitions.values().any(|part| part.waiting_ms().is_some());
+        if waits && (self.quiet || self.committed.elapsed() >= interval) {
+            return true;
+        }
+        // Where no tick can pass, one topic's progress must not stay behind what the log keeps.
+        self.committed.elapsed() >= PROGRESS_AFTER && self.partitions.values().any(Partition::is_ahead)
+    }
+
+    /// Commits what was read: first what the raw tables do not keep, then each raw table, then the index.
+    pub(crate) async fn commit(&mut self) -> Result<(), PipelineError> {
+        self.keep_aside().await?;
+        for kind in [Kind::Outcomes, Kind::Predictions] {
+            self.commit_raw(kind).await?;
+        }
+        self.aside.since = None;
+        self.committed = Instant::now();
+        Ok(())
+    }
+
+    async fn keep_aside(&mut self) -> Result<(), PipelineError> {
+        if !self.aside.dead_letters.is_empty() {
+            crate::letters::append(&mut self.dead_letter, &self.aside.dead_letters).await?;
+            self.aside.dead_letters.clear();
+        }
+        if !self.aside.bars.is_empty() {
+            crate::letters::append_bars(&mut self.seal_log, &self.model, &self.aside.bars).await?;
+            self.aside.bars.clear();
+        }
+        Ok(())
+    }
+
+    async fn commit_raw(&mut self, kind: Kind) -> Result<(), PipelineError> {
+        let mut from = BTreeMap::new();
+        let mut to = BTreeMap::new();
+        for (number, part) in &self.partitions {
+            let side = part.side(kind);
+            if let Some(read) = side.read.filter(|read| side.landed != Some(*read)) {
+                from.insert(*number, side.landed.unwrap_or(Mark::NONE));
+                to.insert(*number, read);
+            }
+        }
+        if to.is_empty() {
+            return Ok(());
+        }
+        let landing = self.landings.get_mut(kind);
+        landing.cut()?;
+        let files = landing.files().await?;
+        match landing.table.commit(files, &from, &to, &self.cluster, &[]).await? {
+            Outcome::Committed => {
+                if kind == Kind::Outcomes {
+                    let stamp: BTreeMap<i32, i64> = to.iter().map(|(number, mark)| (*number, mark.next)).collect();
+                    self.index.apply(&landing.statements, &stamp)?;
+                }
+                self.metrics.committed(
+                    &self.model,
+                    landing.table.name(),
+                    landing.batches.iter().map(RecordBatch::num_rows).sum(),
+                );
+                landing.clear();
+                for (number, mark) in to {
+                    if let Some(part) = self.partitions.get_mut(&number) {
+                        part.side_mut(kind).landed = Some(mark);
+                    }
+                    self.feed.landed(kind, number, mark.next);
+                }
+            }
+            Outcome::Fenced(recorded) => {
+                self.metrics.fenced(&self.model, self.landings.get(kind).table.name());
+                let numbers: Vec<i32> = to.into_keys().collect();
+                // First what can fail, since the batch may be tried again after it.
+                if kind == Kind::Outcomes {
+                    // Gaps in what this joiner has not read itself; whoever landed it has kept them before.
+                    self.take_bars(&numbers).await?;
+                    self.catch_up().await?;
+                }
+                self.landings.get_mut(kind).clear();
+                for number in &numbers {
+                    self.rewind(kind, *number, recorded.get(number).and_then(|mark| mark.known()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a partition again from what the table has recorded: another joiner landed what this one held.
+    fn rewind(&mut self, kind: Kind, number: i32, recorded: Option<Mark>) -> Result<(), PipelineError> {
+        if let Some(part) = self.partitions.get_mut(&number) {
+            *part.side_mut(kind) = Side::new(recorded);
+            self.feed.assign(kind, number, recorded.map_or(-1, |mark| mark.next))?;
+        }
+        Ok(())
+    }
+}
