@@ -2,7 +2,8 @@
 # DuckDB and PyIceberg, each as a reader of Iceberg tables.
 #   python.sh fetch
 #   python.sh duckdb | pyiceberg | bits --catalog URI --warehouse LOCATION --namespace NAME [--s3 ENDPOINT] [SQL…]
-# One JSON line a statement (see duckdb_sql.py, pyiceberg_sql.py, bits.py); without SQL, statements are read from standard input.
+# One JSON line a statement (see duckdb_sql.py, pyiceberg_sql.py, bits.py); without SQL, statements are read from
+# standard input.
 # URI is http(s)://… (REST) or sqlite:FILE. Needs Python 3.10 or newer; fetch needs pip.
 . "$(dirname "$0")/common.sh"
 
