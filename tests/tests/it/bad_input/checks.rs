@@ -94,7 +94,9 @@ pub async fn check_letters(run: &Run) {
     found.sort();
     for (found, expected) in found.iter().zip(&expected) {
         // Bodies may be long.
-        let shown = |letter: &Letter| format!("{:?}", (&letter.0, &letter.1, letter.2.get(..200), letter.3, &letter.4));
+        let shown = |letter: &Letter| {
+            format!("{:?}", (&letter.0, &letter.1, letter.2.chars().take(200).collect::<String>(), letter.3, &letter.4))
+        };
         assert!(found == expected, "found {}, expected {}", shown(found), shown(expected));
     }
     assert_eq!(found.len(), expected.len());
