@@ -95,7 +95,15 @@ async fn a_full_spool_is_503_without_a_hole_in_the_sequence() {
         assert!(accepted < 100_000, "the spool does not fill");
     }
 
-    let answer = client.post(PREDICTIONS, prediction(1)).await;
+    // What waits for the disk takes a little more room than what is written, so a few more may fit by now.
+    let answer = loop {
+        let answer = client.post(PREDICTIONS, prediction(1)).await;
+        match answer.status {
+            202 => accepted += 1,
+            _ => break answer,
+        }
+        assert!(accepted < 100_000, "the spool does not fill");
+    };
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(answer.header("retry-after").is_some());
     // Bodies that are wrong are told so all the same.
