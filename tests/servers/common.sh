@@ -118,12 +118,28 @@ place() {
 # running DIR : whether the server of DIR lives. An unreaped one does not, and neither does a stranger with its old id:
 # a server works in its DIR or below.
 running() {
-  local pid cwd dir
+  local pid stat cwd dir
   pid=$(cat "$1/pid" 2>/dev/null) && [ -n "$pid" ] || return 1
-  case "$(ps -o stat= -p "$pid" 2>/dev/null)" in "" | Z*) return 1 ;; esac
+  if [ -d /proc/self ]; then
+    { read -r stat <"/proc/$pid/stat"; } 2>/dev/null || return 1
+    stat=${stat##*) } # behind the name in brackets
+  else
+    stat=$(ps -o stat= -p "$pid" 2>/dev/null) || return 1
+  fi
+  case "$stat" in "" | Z* | X*) return 1 ;; esac
   cwd=$(readlink "/proc/$pid/cwd" 2>/dev/null) || return 0
   dir=$(cd "$1" && pwd -P)
   [ "$cwd" = "$dir" ] || [ "${cwd#"$dir"/}" != "$cwd" ]
+}
+
+# ended DIR : whether the server of DIR is gone for good: asked again, since a start that is given up leaves a server
+# that nobody holds.
+ended() {
+  local tries
+  for ((tries = 0; tries < 5; tries++)); do
+    if running "$1"; then return 1; fi
+    sleep 0.2
+  done
 }
 
 listening() { (exec 3<>"/dev/tcp/$LOOPBACK/$1") 2>/dev/null; }
@@ -155,7 +171,10 @@ await() {
   local dir=$1 seconds=$2 end; shift 2
   end=$((SECONDS + seconds))
   until "$@"; do
-    running "$dir" || { tail -n 20 "$dir/log" >&2; die "the server ended while starting; see $dir/log"; }
+    if ended "$dir"; then
+      tail -n 20 "$dir/log" >&2
+      die "the server (process $(cat "$dir/pid")) ended while starting; see $dir/log"
+    fi
     [ $SECONDS -lt $end ] || { tail -n 20 "$dir/log" >&2; stop "$dir"; die "not ready after $seconds s; see $dir/log"; }
     sleep 0.1
   done
@@ -183,6 +202,7 @@ stop() {
 hold() {
   # An interrupt from the terminal reaches this script too; the end of standard input then follows.
   trap '' INT TERM HUP
+  stop "${1:-}" # one that nobody holds any more, perhaps on another port
   start "$@"
   cat >/dev/null || true
   stop "$1"
