@@ -169,3 +169,29 @@ async fn two_joiners_seal_a_tick_once() {
     first.seal().await.unwrap();
     assert_eq!(rig.rows("m_training").await.len(), 20);
 }
+
+#[tokio::test]
+async fn a_tick_waits_until_both_topics_have_passed_it() {
+    let rig = Rig::new(1).await;
+    rig.tick(START).await;
+    let t = START + MINUTE;
+    let id = rig.predict(1, t, t, 1.0).await;
+    for minute in (5..=90).step_by(5) {
+        rig.append(Kind::Predictions, 0, START + minute * MINUTE, None, &[(wire::TICK, "")]).await;
+    }
+    let mut pipeline = rig.pipeline("a").await;
+    let outcomes_through = async |from: i64, through: i64| {
+        for minute in (from..=through).step_by(5) {
+            rig.append(Kind::Outcomes, 0, START + minute * MINUTE, None, &[(wire::TICK, "")]).await;
+        }
+    };
+    outcomes_through(5, 30).await;
+    rig.run(&mut pipeline).await;
+    assert_eq!(pipeline.partitions[&0].done_ms, Some(START + 30 * MINUTE));
+    // What was known all the time, and was read late.
+    rig.state("e", &id, START + 31 * MINUTE, &[("label.won", Scalar::Boolean(true))]).await;
+    outcomes_through(35, 90).await;
+    rig.run(&mut pipeline).await;
+    let rows = rig.rows("m_training").await;
+    assert_eq!((rows.len(), rows[0]["label_won"].as_str()), (1, "Boolean(true)"));
+}
