@@ -276,7 +276,8 @@ mod tests {
 
     #[test]
     fn the_environment_wins_over_the_file() {
-        let config = load("[log]\nprefix = \"a\"\ngroup = \"g\"", &[("FLYWHEEL_JOINER_LOG_PREFIX", "b")]).expect("valid");
+        let config =
+            load("[log]\nprefix = \"a\"\ngroup = \"g\"", &[("FLYWHEEL_JOINER_LOG_PREFIX", "b")]).expect("valid");
         assert_eq!((config.log.prefix.as_str(), config.log.group.as_str()), ("b", "g"));
     }
 

@@ -44,11 +44,7 @@ pub async fn run(config: Config, arguments: Arguments) -> Result<ExitCode, Box<d
 ///
 /// # Errors
 /// What needs a person.
-pub async fn wait_through(
-    warehouse: &Warehouse,
-    model: &str,
-    through_ms: i64,
-) -> Result<(), crate::table::TableError> {
+pub async fn wait_through(warehouse: &Warehouse, model: &str, through_ms: i64) -> Result<(), crate::table::TableError> {
     loop {
         match completeness(warehouse, model).await {
             Ok(completeness) if completeness.through_ms.is_some_and(|done| done >= through_ms) => return Ok(()),
