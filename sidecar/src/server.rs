@@ -1,16 +1,20 @@
 //! Accepts connections and serves them until told to stop. HTTP/1.1 with keep-alive, on whichever kind of socket.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
+use futures::FutureExt;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// Bounds of a server.
 #[derive(Clone)]
@@ -49,7 +53,16 @@ pub(crate) async fn serve<L: Listener>(
     while connections.join_next().await.is_some() {}
 }
 
-/// Serves one connection.
+/// Requests of one connection.
+#[derive(Default)]
+struct Requests {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+/// Serves one connection. One on which no request begins or is at work for a whole `header_timeout` is closed, whether it
+/// is idle or its head comes too slowly; looked at once per that time, since a timer for each head would cost each request
+/// some percent.
 async fn converse<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     io: Io,
     router: Router,
@@ -57,16 +70,36 @@ async fn converse<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     mut stop: watch::Receiver<bool>,
     _permit: Option<OwnedSemaphorePermit>,
 ) {
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
-        .serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
+    let requests = Arc::new(Requests::default());
+    let counted = requests.clone();
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |request| {
+        counted.begun.fetch_add(1, Ordering::Relaxed);
+        let counted = counted.clone();
+        router.call(request).inspect(move |_| {
+            counted.ended.fetch_add(1, Ordering::Relaxed);
+        })
+    });
+    // Answers are short: copying head and body together costs less than handing the kernel two pieces.
+    let connection =
+        http1::Builder::new().header_read_timeout(None).writev(false).serve_connection(TokioIo::new(io), service);
     let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = async { drop(stop.wait_for(|stop| *stop).await) } => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let mut stopped = std::pin::pin!(async { drop(stop.wait_for(|stop| *stop).await) }.fuse());
+    let mut look = tokio::time::interval_at(Instant::now() + header_timeout, header_timeout);
+    let mut seen = 0;
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => break ended,
+            () = &mut stopped => connection.as_mut().graceful_shutdown(),
+            _ = look.tick() => {
+                let begun = requests.begun.load(Ordering::Relaxed);
+                if begun == seen && begun == requests.ended.load(Ordering::Relaxed) {
+                    tracing::debug!("connection closed: no request for a whole limits.header_timeout_ms");
+                    return;
+                }
+                seen = begun;
+            }
         }
     };
     if let Err(error) = ended {

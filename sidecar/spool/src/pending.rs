@@ -10,16 +10,29 @@ use crate::AppendError;
 use crate::shared::Shared;
 
 /// Resolves to the record's sequence once it is accepted. Dropping it takes nothing back.
+///
+/// An idle writer is woken when this is polled for the second time, or dropped: at the first poll it steps back once
+/// behind the other tasks that are ready. What they append goes into the same block, and the writer, for which the
+/// threads of a small machine make way, is woken once for all of them.
 #[derive(Debug)]
 #[must_use = "the record is accepted when this resolves"]
 pub struct Pending {
     shared: Arc<Shared>,
     sequence: u64,
+    wake: Wake,
+}
+
+/// What was done to wake an idle writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wake {
+    NotYet,
+    SteppedBack,
+    Done,
 }
 
 impl Pending {
     pub(crate) fn new(shared: Arc<Shared>, sequence: u64) -> Pending {
-        Pending { shared, sequence }
+        Pending { shared, sequence, wake: Wake::NotYet }
     }
 
     /// The record's sequence, known before it is accepted.
@@ -45,13 +58,33 @@ impl Pending {
 impl Future for Pending {
     type Output = Result<u64, AppendError>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if let Poll::Ready(result) = self.state() {
             return Poll::Ready(result);
+        }
+        match self.wake {
+            Wake::NotYet => {
+                self.wake = Wake::SteppedBack;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Wake::SteppedBack => {
+                self.wake = Wake::Done;
+                self.shared.wake_writer();
+            }
+            Wake::Done => {}
         }
         self.shared.accepted().wait(self.sequence + 1, 0, context.waker());
         // The writer may have come by between the look and the registration.
         self.state()
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if self.wake != Wake::Done && self.state().is_pending() {
+            self.shared.wake_writer();
+        }
     }
 }
 

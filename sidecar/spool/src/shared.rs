@@ -16,9 +16,6 @@ use crate::storage::Storage;
 use crate::watermark::{Watermark, lock};
 use crate::{AppendError, SchemaKey};
 
-/// Buffers kept for the next blocks; more than the writer has in hand at a time are of no use.
-const FREE_BUFFERS_MAX: usize = 8;
-
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) dir: PathBuf,
@@ -153,18 +150,29 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes back the buffers of blocks that are done with.
+    /// Takes back the buffers of blocks that are done with: as much as one sync gives back, so that under load none is
+    /// made anew.
     pub(crate) fn recycle(&mut self, options: &Options, blocks: impl Iterator<Item = Block>) {
+        let mut kept: u64 = self.free.iter().map(|buffer| buffer.capacity() as u64).sum();
         for block in blocks {
             let buffer = block.into_buffer();
-            if self.free.len() < FREE_BUFFERS_MAX && buffer.capacity() as u64 <= 2 * options.block_bytes() {
-                self.free.push(buffer);
+            kept += buffer.capacity() as u64;
+            if kept > options.unsynced_bytes_max() {
+                return;
             }
+            self.free.push(buffer);
         }
     }
 }
 
 impl Shared {
+    /// Has an idle writer take what is in the queue.
+    pub(crate) fn wake_writer(&self) {
+        if std::mem::take(&mut lock(&self.queue).idle) {
+            self.work.notify_one();
+        }
+    }
+
     /// The watermark that acceptance waits for.
     pub(crate) fn accepted(&self) -> &Watermark {
         match self.options.accepted {

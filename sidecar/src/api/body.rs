@@ -1,10 +1,9 @@
 //! Reading a request body within its bounds.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::http::HeaderMap;
-use axum::http::header::EXPECT;
 use futures::{FutureExt, StreamExt};
 
 use super::error::Problem;
@@ -26,22 +25,22 @@ pub(crate) enum Read {
     },
 }
 
-/// Reads `body` to its end, up to `bytes_max` bytes, within `within`.
+/// Reads `body` to its end, up to `bytes_max` bytes, within `within`. `asks_first`: the request has `Expect: 100-continue`.
 ///
 /// # Errors
 /// 400 where it breaks off, 408 where it is too slow.
-pub(crate) async fn read(headers: &HeaderMap, body: Body, bytes_max: usize, within: Duration) -> Result<Read, Problem> {
+pub(crate) async fn read(asks_first: bool, body: Body, bytes_max: usize, within: Duration) -> Result<Read, Problem> {
     let announced = body.size_hint().exact().unwrap_or_default();
     // Reading would tell a client that asks first, as curl does, to go on.
-    if announced > bytes_max as u64 && headers.contains_key(EXPECT) {
+    if announced > bytes_max as u64 && asks_first {
         let bytes = usize::try_from(announced).unwrap_or(usize::MAX);
         return Ok(Read::TooLarge { head: Vec::new(), bytes, ended: false });
     }
-    let mut reading = Box::pin(collect(body, bytes_max));
+    let mut reading = pin!(collect(body, bytes_max));
     // As a rule the body came with the head; then no timer is needed.
-    match (&mut reading).now_or_never() {
+    match reading.as_mut().now_or_never() {
         Some(read) => read,
-        None => tokio::time::timeout(within, reading).await.unwrap_or_else(|_| Err(Problem::too_slow())),
+        None => Box::pin(tokio::time::timeout(within, reading)).await.unwrap_or_else(|_| Err(Problem::too_slow())),
     }
 }
 
@@ -88,6 +87,7 @@ async fn collect(body: Body, bytes_max: usize) -> Result<Read, Problem> {
             joined.extend_from_slice(&frame[..frame.len().min(BODY_BYTES_KEPT)]);
             joined.truncate(BODY_BYTES_KEPT);
             joined.shrink_to_fit();
+            drop(frame);
             let mut ended = true;
             while let Some(frame) = frames.next().await {
                 bytes += frame.map_err(broken)?.len();

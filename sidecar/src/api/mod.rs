@@ -19,21 +19,24 @@ mod outcomes;
 mod predictions;
 mod time;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, post_service};
 use flywheel_schemas::wire::{Kind, TRACEPARENT};
 use flywheel_spool::SchemaKey;
+use tower::{Service, service_fn};
 
 use crate::metrics::Route;
-use crate::models::Version;
+use crate::models::{Model, Version};
 use crate::shared::{Shared, Work};
 use crate::transcode::{Fault, Id, Reason, Receipt};
 use body::Read;
@@ -46,8 +49,8 @@ pub(crate) use time::now_ms;
 /// The routes of both sockets.
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
-        .route("/v1/models/{model}/predictions", post(accept::<Predictions>))
-        .route("/v1/models/{model}/outcomes", post(accept::<Outcomes>))
+        .route("/v1/models/{model}/predictions", post_service(intake::<Predictions>(&shared)))
+        .route("/v1/models/{model}/outcomes", post_service(intake::<Outcomes>(&shared)))
         .route("/v1/models/{model}/time", post(time::post))
         .route("/openapi.json", get(openapi::get))
         .fallback(async |State(shared), request| elsewhere(shared, request, Problem::not_found()).await)
@@ -84,32 +87,64 @@ pub(crate) struct Row {
     pub(crate) sampled_out: bool,
 }
 
-async fn accept<I: Intake>(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let response = take::<I>(&shared, request).await.unwrap_or_else(Problem::into_response);
-    shared.metrics.answered(I::ROUTE, response.status());
-    response
+fn intake<I: Intake>(
+    shared: &Arc<Shared>,
+) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static {
+    let shared = shared.clone();
+    service_fn(move |request| accept::<I>(shared.clone(), request))
 }
 
-async fn take<I: Intake>(shared: &Shared, request: Request) -> Result<Response, Problem> {
-    let started = Instant::now();
+/// The part of a request that is there before its body, as far as it is needed afterwards.
+struct Opening {
+    started: Instant,
+    model: Arc<Model>,
+    is_batch: bool,
+    now_ms: i64,
+    traceparent: Option<HeaderValue>,
+    asks_first: bool,
+}
+
+impl Opening {
+    fn of(shared: &Shared, head: &Parts) -> Result<Opening, Problem> {
+        Ok(Opening {
+            started: Instant::now(),
+            model: shared.models.get(model_of(head.uri.path())).ok_or_else(Problem::unknown_model)?,
+            is_batch: is_batch(&head.headers)?,
+            now_ms: time::receipt(shared.replay, &head.headers)?,
+            traceparent: traceparent(&head.headers),
+            asks_first: head.headers.contains_key(EXPECT),
+        })
+    }
+}
+
+/// A service and no handler of axum, which would hold the request three times in the future that it allocates for each.
+fn accept<I: Intake>(
+    shared: Arc<Shared>,
+    request: Request,
+) -> impl Future<Output = Result<Response, Infallible>> + Send + 'static {
     let (head, body) = request.into_parts();
+    let opening = Opening::of(&shared, &head);
+    drop(head);
+    async move {
+        let response = take::<I>(&shared, opening, body).await.unwrap_or_else(Problem::into_response);
+        shared.metrics.answered(I::ROUTE, response.status());
+        Ok(response)
+    }
+}
+
+async fn take<I: Intake>(shared: &Shared, opening: Result<Opening, Problem>, body: Body) -> Result<Response, Problem> {
     let limits = &shared.limits;
     let within = Duration::from_millis(limits.body_timeout_ms);
     // Held to the end: it bounds the bodies in memory.
     let permit = shared.requests.try_acquire().map_err(|_| Problem::busy());
-    let beginning = permit.and_then(|permit| {
-        let model = shared.models.get(model_of(head.uri.path())).ok_or_else(Problem::unknown_model)?;
-        let is_batch = is_batch(&head.headers)?;
-        let now_ms = time::receipt(shared.replay, &head.headers)?;
-        Ok((permit, model, is_batch, now_ms))
-    });
-    let (_permit, model, is_batch, now_ms) = match beginning {
+    let (_permit, opening) = match permit.and_then(|permit| Ok((permit, opening?))) {
         Ok(beginning) => beginning,
-        Err(problem) => return Err(body::discard(body, within, problem).await),
+        Err(problem) => return Err(Box::pin(body::discard(body, within, problem)).await),
     };
-    let traceparent = traceparent(&head.headers);
+    let Opening { started, model, is_batch, now_ms, traceparent, asks_first } = opening;
+    let traceparent = traceparent.as_ref().map(HeaderValue::as_bytes);
     let call = Call { shared, model: &model, now_ms, traceparent, trace_id: traceparent.and_then(trace_id) };
-    let body = match body::read(&head.headers, body, limits.body_bytes, within).await? {
+    let body = match body::read(asks_first, body, limits.body_bytes, within).await? {
         Read::Whole(body) => body,
         Read::TooLarge { head, bytes, ended } => {
             let detail = format!("a body has at most {} bytes", limits.body_bytes);
@@ -118,7 +153,9 @@ async fn take<I: Intake>(shared: &Shared, request: Request) -> Result<Response, 
             return Err(if ended { problem } else { problem.closing() });
         }
     };
-    let response = if is_batch { batch::take::<I>(&call, &body).await? } else { one::<I>(&call, &body).await? };
+    // Boxed, as all that not every request needs, so that the future of one row stays small: it is allocated each time.
+    let response =
+        if is_batch { Box::pin(batch::take::<I>(&call, &body)).await? } else { one::<I>(&call, &body).await? };
     model.lane(I::KIND).seconds.observe(started.elapsed().as_secs_f64());
     Ok(response)
 }
@@ -193,10 +230,10 @@ fn is_batch(headers: &HeaderMap) -> Result<bool, Problem> {
 }
 
 /// The header as it came, where it is one (W3C trace context, version 00 takes 55 bytes; later ones may be longer).
-fn traceparent(headers: &HeaderMap) -> Option<&[u8]> {
-    let text = headers.get(TRACEPARENT)?.as_bytes();
-    let is_sound = (55..=128).contains(&text.len()) && text.iter().all(|byte| byte.is_ascii_graphic());
-    is_sound.then_some(text)
+fn traceparent(headers: &HeaderMap) -> Option<HeaderValue> {
+    let value = headers.get(TRACEPARENT)?;
+    let is_sound = (55..=128).contains(&value.len()) && value.as_bytes().iter().all(|byte| byte.is_ascii_graphic());
+    is_sound.then(|| value.clone())
 }
 
 fn trace_id(traceparent: &[u8]) -> Option<&str> {

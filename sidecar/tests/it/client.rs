@@ -89,6 +89,12 @@ impl Client {
         tokio::time::timeout(WITHIN, self.read_answer()).await.expect("an answer in time")
     }
 
+    /// Waits for the server to close the connection without another byte.
+    pub async fn closed(&mut self) {
+        let read = tokio::time::timeout(WITHIN, self.socket.read(&mut [0])).await.expect("an end in time");
+        assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    }
+
     async fn read_answer(&mut self) -> Answer {
         let end = loop {
             if let Some(end) = self.read.windows(4).position(|four| four == b"\r\n\r\n") {

@@ -1,5 +1,7 @@
 //! Bounds: what happens at each, and that what is beyond is said and not lost silently.
 
+use std::time::Duration;
+
 use flywheel_sidecar::record::RecordKind;
 use serde_json::json;
 
@@ -17,6 +19,29 @@ async fn a_body_of_10_mb_is_answered_properly() {
     let letters = place.letters(1).await;
     assert!(letters[0].holds("too_large"));
     assert!((65_536..70_000).contains(&letters[0].datum.len()), "the first 64 KiB are kept");
+    sidecar.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_without_a_request_is_closed_and_one_at_work_is_not() {
+    let mut place = Place::new();
+    place.config.limits.header_timeout_ms = 100;
+    let sidecar = place.start().await;
+    let (mut idle, mut slow, mut at_work) = (sidecar.client().await, sidecar.client().await, sidecar.client().await);
+    assert_eq!(idle.post(PREDICTIONS, prediction(1)).await.status, 202);
+    slow.send(format!("POST {PREDICTIONS} HTTP/1.1\r\nHost: ").as_bytes()).await;
+    let body = prediction(1);
+    let length = body.len();
+    let head = format!(
+        "POST {PREDICTIONS} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    );
+    at_work.send(head.as_bytes()).await;
+    idle.closed().await;
+    slow.closed().await;
+    // Several times the limit later its body comes.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    at_work.send(body.as_bytes()).await;
+    assert_eq!(at_work.answer().await.status, 202);
     sidecar.stop().await;
 }
 

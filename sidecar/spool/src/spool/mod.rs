@@ -131,7 +131,8 @@ impl Spool {
         let (sequence, wake) = {
             let mut queue = lock(&shared.queue);
             let sequence = queue.append(&shared.options, schema, write)?;
-            (sequence, std::mem::take(&mut queue.idle))
+            // Else the writer is woken by the `Pending`; a whole block is worth the writer's while.
+            (sequence, queue.blocks.len() > 1 && std::mem::take(&mut queue.idle))
         };
         if wake {
             shared.work.notify_one();

@@ -1,7 +1,7 @@
 //! The one thread that writes.
 //!
-//! It starts at once when something is appended and takes all that has come while it was busy, so that the load sets the
-//! size of the blocks. What is written and not yet synced stays in memory. When a write or a sync fails, the segment is
+//! It starts when who appended begins to wait, and takes all that has come by then or while it was busy, so that the load
+//! sets the size of the blocks. What is written and not yet synced stays in memory. When a write or a sync fails, the segment is
 //! never written again: what it does not surely hold is written from memory into a new one, once at once; if that fails
 //! too, the spool takes no appends and this is repeated every [`RETRY`] until the disk takes it.
 
