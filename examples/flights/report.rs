@@ -103,7 +103,7 @@ fn commands(args: &Args) -> String {
         }
         _ => format!(
             "To query it (examples/python holds these as scripts):
-  pip install 'pyiceberg[sql-sqlite,pyarrow]' duckdb
+  pip install 'pyiceberg[sql-sqlite,pandas]' duckdb
   PyIceberg  from pyiceberg.catalog import load_catalog
              load_catalog('flywheel', type='sql', uri='sqlite:///{dir}/catalog.db').load_table('flywheel.{MODEL}_training').scan().to_pandas()
   DuckDB     python examples/python/duckdb_query.py --data-dir {dir} \"SELECT label_late15, count(*) FROM {MODEL}_training GROUP BY 1\"

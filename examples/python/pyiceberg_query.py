@@ -1,6 +1,6 @@
 """Reads a table of the demonstration with PyIceberg.
 
-    pip install 'pyiceberg[sql-sqlite,pyarrow]' pandas
+    pip install 'pyiceberg[sql-sqlite,pandas]'
     python pyiceberg_query.py [--data-dir flywheel-data] [--table flight_delay_training]
 
 A training set as of an instant is reproducible: rows are never changed, and `flywheel.complete-through` says up to

@@ -1,6 +1,8 @@
 //! The two topics of all models: what sidecars refused, and what they say they accepted. Appended to `dead_letter` and
 //! `ledger` at least once; the offsets follow the append.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -81,7 +83,7 @@ async fn append_all(
 ) -> Result<std::convert::Infallible, PipelineError> {
     let mut table = warehouse.table(&which.table(), &[]).await?;
     let mut feed = feeds.side_feed(topic)?;
-    let mut decoders: std::collections::HashMap<u32, Decoder> = std::collections::HashMap::new();
+    let mut decoders = Decoders::new();
     let mut batch: Vec<Record> = Vec::new();
     let mut since = Instant::now();
     let mut expiry = Expiry::due();
@@ -105,10 +107,20 @@ async fn append_all(
     }
 }
 
+/// By schema id; for one that is not that of the table, why it cannot be read by it. Somebody else may write to the topic.
+type Decoders = HashMap<u32, Result<Decoder, String>>;
+
+fn decoder(schema: &str, rows: &Rows) -> Result<Decoder, String> {
+    let layout = Layout::parse(schema).map_err(|error| error.to_string())?;
+    let decoder = Decoder::plain(&layout).map_err(|error| error.to_string())?;
+    rows.fits(&decoder).map_err(|error| error.to_string())?;
+    Ok(decoder)
+}
+
 async fn append(
     table: &mut Table,
     registry: &Registry,
-    decoders: &mut std::collections::HashMap<u32, Decoder>,
+    decoders: &mut Decoders,
     records: &[Record],
     metrics: &Metrics,
 ) -> Result<(), PipelineError> {
@@ -118,16 +130,21 @@ async fn append(
             metrics.side_skipped(table.name(), record.partition, record.offset, "not framed");
             continue;
         };
-        if !decoders.contains_key(&id) {
-            let text = registry.schema(id).await?;
-            let layout = Layout::parse(&text).map_err(PipelineError::decode)?;
-            decoders.insert(id, Decoder::plain(&layout).map_err(PipelineError::decode)?);
-        }
-        let Some(decoder) = decoders.get(&id) else { continue };
-        if let Err(error) = decoder.check_plain(datum) {
-            metrics.side_skipped(table.name(), record.partition, record.offset, &error.to_string());
-            continue;
-        }
+        let known = match decoders.entry(id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(vacant) => vacant.insert(decoder(&registry.schema(id).await?, &rows)),
+        };
+        let sound = known
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|decoder| decoder.check_plain(datum).map(|_| decoder).map_err(|error| error.to_string()));
+        let decoder = match sound {
+            Ok(decoder) => decoder,
+            Err(why) => {
+                metrics.side_skipped(table.name(), record.partition, record.offset, &format!("schema id {id}: {why}"));
+                continue;
+            }
+        };
         let origin = Origin {
             ingest_time_ms: record.time_ms,
             partition: record.partition,
@@ -137,7 +154,7 @@ async fn append(
         };
         rows.push(decoder, datum, &origin);
     }
-    if rows.len() == 0 {
+    if rows.is_empty() {
         return Ok(());
     }
     let batch = rows.finish().map_err(PipelineError::decode)?;

@@ -60,6 +60,7 @@ const DATUM_BYTES_KEPT: usize = 1 << 20;
 /// more than the runtime has threads.
 #[derive(Default)]
 pub(crate) struct WorkPool {
+    #[expect(clippy::vec_box, reason = "taken out and put back for each body: a pointer is moved, not the struct")]
     idle: Mutex<Vec<Box<Work>>>,
 }
 

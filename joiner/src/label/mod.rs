@@ -209,7 +209,7 @@ fn state(
     if !closed {
         return aggregate::apply(label, &facts)
             .unwrap_or_else(|| LabelState::empty(Status::Pending))
-            .as_status(Status::Pending);
+            .with_status(Status::Pending);
     }
     if let Some(observed) = aggregate::apply(label, &facts) {
         return observed;
@@ -230,7 +230,7 @@ fn state(
 }
 
 impl LabelState {
-    fn as_status(self, status: Status) -> LabelState {
+    fn with_status(self, status: Status) -> LabelState {
         LabelState { status, ..self }
     }
 }

@@ -74,7 +74,7 @@ impl Landing {
     }
 
     pub fn cut(&mut self) -> Result<(), PipelineError> {
-        if self.rows.len() > 0 {
+        if !self.rows.is_empty() {
             let batch = self.rows.finish().map_err(PipelineError::decode)?;
             self.batch_bytes += batch.get_array_memory_size();
             self.batches.push(batch);

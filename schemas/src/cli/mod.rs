@@ -43,7 +43,7 @@ pub enum Command {
     /// Print what follows from a contract
     Show { what: What, file: PathBuf },
     /// Register the schemas of contracts and set up their topics
-    Register(RegisterArguments),
+    Register(Box<RegisterArguments>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -102,7 +102,7 @@ fn parse_name(name: &str) -> Option<(u32, &str)> {
 }
 
 /// The text of a file, or none where it is not what its name says.
-fn read(storage: &dyn Storage, path: &PathBuf, expected: &str) -> Result<Option<Arc<str>>, SpoolError> {
+fn read(storage: &dyn Storage, path: &Path, expected: &str) -> Result<Option<Arc<str>>, SpoolError> {
     let bytes = match storage::read_file(storage, path, TEXT_BYTES_MAX as u64) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(None),

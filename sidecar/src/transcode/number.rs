@@ -60,10 +60,10 @@ impl Number {
             Token::NaN => return f64::NAN,
             Token::Infinity => return if self.is_negative { f64::NEG_INFINITY } else { f64::INFINITY },
         }
-        if self.digits <= DIGITS_MAX || self.has_few_digits(scanner) {
-            if let Some(value) = nearest(self.mantissa, self.exponent) {
-                return if self.is_negative { -value } else { value };
-            }
+        if (self.digits <= DIGITS_MAX || self.has_few_digits(scanner))
+            && let Some(value) = nearest(self.mantissa, self.exponent)
+        {
+            return if self.is_negative { -value } else { value };
         }
         // The scan has checked the grammar, of which Rust's is a superset.
         scanner.text_since(self.start).parse().unwrap_or(f64::INFINITY)

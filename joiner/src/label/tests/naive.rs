@@ -50,7 +50,7 @@ fn value<'a>(s: &'a Statement, label: &Label) -> Option<&'a Scalar> {
 fn speaks(s: &Statement, label: &Label) -> bool {
     match s.op {
         Op::Assert => value(s, label).is_some(),
-        Op::Retract => s.labels.is_empty() || s.labels.iter().any(|name| *name == label.name),
+        Op::Retract => s.labels.is_empty() || s.labels.contains(&label.name),
     }
 }
 
@@ -90,7 +90,7 @@ fn aggregated(label: &Label, facts: Vec<&Statement>) -> LabelState {
     let (value, deciding) = match label.aggregate {
         Aggregate::First => (None, facts.iter().min_by_key(place)),
         Aggregate::Last => (None, facts.iter().max_by_key(place)),
-        Aggregate::Min => (None, passed_by_none(|a, b| below(a, b))),
+        Aggregate::Min => (None, passed_by_none(below)),
         Aggregate::Max => (None, passed_by_none(|a, b| below(b, a))),
         Aggregate::Any => {
             (Some(Boolean(facts.iter().any(|s| is(true)(&s)))), facts.iter().filter(is(true)).min_by_key(place))

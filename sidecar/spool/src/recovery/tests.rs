@@ -1,3 +1,6 @@
+// Blocks are given as ranges of sequences; some segments have one.
+#![allow(clippy::single_range_in_vec_init)]
+
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;

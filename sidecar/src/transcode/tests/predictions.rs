@@ -86,7 +86,7 @@ fn id_and_event_time_give_one_another() {
     for (rest, time_ms) in [
         (format!(r#""prediction_id":"{id}""#), 5_000),
         (format!(r#""prediction_id":"{id}","event_time":5000999"#), 5_000),
-        (format!(r#""prediction_id":null,"event_time":"1970-01-01T00:00:07.0019Z""#), 7_001),
+        (r#""prediction_id":null,"event_time":"1970-01-01T00:00:07.0019Z""#.to_owned(), 7_001),
         (r#""event_time":null"#.to_owned(), NOW_MS),
         (format!(r#""event_time":{}"#, (NOW_MS + AHEAD_MS_MAX) * 1000 + 999), NOW_MS + AHEAD_MS_MAX),
     ] {

@@ -320,6 +320,8 @@ async fn put_bad_messages(run: &mut Run, contract: &Contract) {
     // On the topics of all models too: these are counted, there being no place for them.
     for topic in [wire::dead_letter_topic(PREFIX), wire::ledger_topic(PREFIX)] {
         run.foreign.put(&topic, 0, None, Some(b"garbage")).await;
+        // A sound record of another schema.
+        run.foreign.put(&topic, 0, None, Some(&framed(predictions, &sound(&one, 1003)))).await;
     }
     run.neighbour().await;
 }

@@ -167,22 +167,22 @@ async fn topics_that_would_give_wrong_rows_are_refused() {
     };
     let append_time = ("message.timestamp.type", "LogAppendTime");
     // One topic of each fault; the other ones are made beside it.
-    let faults: [(&str, i32, &[(&str, &str)], &[&str]); 3] = [
-        ("m.outcomes", 2, &[append_time], &["m.predictions", "m.outcomes", "partitions"]),
-        ("m.predictions", 4, &[("message.timestamp.type", "CreateTime")], &["is CreateTime; set it to LogAppendTime"]),
-        ("ledger", 1, &[append_time, ("cleanup.policy", "compact")], &["cleanup.policy is compact; set it to delete"]),
+    let create_time = ("message.timestamp.type", "CreateTime");
+    let faults = [
+        ("m.outcomes", 2, vec![append_time], "partitions"),
+        ("m.predictions", 4, vec![create_time], "is CreateTime; set it to LogAppendTime"),
+        ("ledger", 1, vec![append_time, ("cleanup.policy", "compact")], "cleanup.policy is compact; set it to delete"),
     ];
     for (name, count, settings, expected) in faults {
         let prefix = unique("unfit");
-        make(&admin, &format!("{prefix}.{name}"), count, settings).await;
+        make(&admin, &format!("{prefix}.{name}"), count, &settings).await;
         // A number is given, else that of the topic that is there would be taken.
         let (_, err) = ends(register(&prefix, &["--partitions", "4"]), 1);
-        says(&err, &expected[expected.len() - 1..]);
-        says(&err, &[&format!("{prefix}.{name}")]);
+        says(&err, &[expected, &format!("{prefix}.{name}")]);
         // What exists was not touched.
         assert_eq!(partitions(&admin, &format!("{prefix}.{name}")), usize::try_from(count).unwrap());
         for (key, value) in settings {
-            assert_eq!(setting(&admin, &format!("{prefix}.{name}"), key).await.as_deref(), Some(*value));
+            assert_eq!(setting(&admin, &format!("{prefix}.{name}"), key).await.as_deref(), Some(value));
         }
     }
     // Without a number the one that is there is taken for both.
