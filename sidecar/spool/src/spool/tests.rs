@@ -1,3 +1,4 @@
+use std::future::Future;
 use std::path::Path;
 
 use super::*;
@@ -63,4 +64,37 @@ async fn what_is_accepted_is_read_by_every_reader_and_after_reopening() {
         assert_eq!(read_all(&mut foreign), expected(100..105));
         assert_eq!(read_all(&mut spool.reader(60)), expected(60..105));
     }
+}
+
+/// The writer sleeps until somebody asks for what was appended: who goes away without asking has it woken all the same,
+/// and one who asks once for many records too.
+#[tokio::test]
+async fn what_nobody_waits_for_is_written_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { sync_interval: std::time::Duration::MAX, ..Options::default() };
+    let spool = Spool::open(dir.path(), options).unwrap();
+    let mut reader = spool.reader(0);
+    let written = async |reader: &mut Reader, count: u64| {
+        while spool.handle.shared.written.get() < count {
+            tokio::time::timeout(std::time::Duration::from_secs(60), reader.wait()).await.expect("written in time");
+            read_all(reader);
+        }
+    };
+    drop(append(&spool, 1));
+    written(&mut reader, 1).await;
+    // Polled once and then left, as by a client that goes away.
+    let mut pending = append(&spool, 1).pop().unwrap();
+    assert_eq!(poll_once(&mut pending).await, std::task::Poll::Pending);
+    drop(pending);
+    written(&mut reader, 2).await;
+    // Held and never polled, but whole blocks of them.
+    let held = append(&spool, 100_000);
+    written(&mut reader, 3).await;
+    drop(held);
+    written(&mut reader, 100_002).await;
+}
+
+/// Polls a record that the writer, which sleeps, cannot have written yet.
+async fn poll_once(pending: &mut Pending) -> std::task::Poll<Result<u64, AppendError>> {
+    std::future::poll_fn(|context| std::task::Poll::Ready(std::pin::Pin::new(&mut *pending).poll(context))).await
 }
