@@ -98,4 +98,27 @@ fn the_demonstration_on_real_servers_gives_the_same_table() {
     run(set, "servers", &dir.path().join("servers"), &flights);
     agrees(set, "servers", &flights);
     assert_eq!(differences(set, "embedded", "servers"), Rows::new());
+    the_example_scripts_run(set, "servers");
+    assert_eq!(differences(set, "embedded", "servers"), Rows::new(), "after compaction");
+}
+
+/// What stands in `examples/` for Spark and Trino, statement by statement, on the tables of `namespace`.
+fn the_example_scripts_run(set: &Set, namespace: &str) {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let statements = |file: &str| -> Vec<String> {
+        let text = std::fs::read_to_string(examples.join(file)).unwrap();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("--")).collect();
+        let text = lines.join("\n").replace("flywheel.flight", &format!("{namespace}.flight"));
+        text.split(';').map(str::trim).filter(|statement| !statement.is_empty()).map(str::to_owned).collect()
+    };
+    for file in ["spark/compact.sql", "spark/training_set.sql"] {
+        for statement in statements(file) {
+            spark_sql(set.spark(), &statement).unwrap_or_else(|error| panic!("{file}: {statement}: {error}"));
+        }
+    }
+    for file in ["trino/compact.sql", "trino/quality.sql"] {
+        for statement in statements(file) {
+            trino_sql(set.trino(), &statement).unwrap_or_else(|error| panic!("{file}: {statement}: {error}"));
+        }
+    }
 }
