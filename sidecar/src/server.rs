@@ -14,7 +14,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 /// Bounds of a server.
 #[derive(Clone)]
@@ -86,6 +86,8 @@ async fn converse<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let mut connection = std::pin::pin!(connection);
     let mut stopped = std::pin::pin!(async { drop(stop.wait_for(|stop| *stop).await) }.fuse());
     let mut look = tokio::time::interval_at(Instant::now() + header_timeout, header_timeout);
+    // After a pause of the whole process two looks shall not come at once.
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seen = 0;
     let ended = loop {
         tokio::select! {
