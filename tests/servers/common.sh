@@ -201,11 +201,16 @@ stop() {
 
 hold() {
   # An interrupt from the terminal reaches this script too; the end of standard input then follows.
-  trap '' INT TERM HUP
+  # Not '', which the server would inherit: it could be stopped by force alone.
+  trap : INT TERM HUP
   stop "${1:-}" # one that nobody holds any more, perhaps on another port
   start "$@"
+  local pid
+  pid=$(cat "$1/pid")
   cat >/dev/null || true
   stop "$1"
+  # Somebody may have removed the folder, and with it what `stop` goes by.
+  if [ ! -d "$1" ]; then kill -9 "$pid" 2>/dev/null || true; fi
 }
 
 # The first comment of the script is its manual.
