@@ -162,9 +162,14 @@ pub fn on_servers(set: &Set, prefix: &str) -> Vec<String> {
     options
 }
 
-/// The flights that a test replays: the first days of the quarter, or as many as `FLYWHEEL_TEST_DAYS` says (90 for all).
-pub fn flights(dir: &Path, days: u32) -> Result<PathBuf, ServerError> {
-    let days = std::env::var("FLYWHEEL_TEST_DAYS").ok().and_then(|text| text.parse().ok()).unwrap_or(days);
+/// How many days of the quarter a test replays: `days`, or as many as `FLYWHEEL_TEST_DAYS` says (90 for all).
+pub fn days(days: u32) -> u32 {
+    std::env::var("FLYWHEEL_TEST_DAYS").ok().and_then(|text| text.parse().ok()).unwrap_or(days)
+}
+
+/// The flights that a test replays: those of the first [`days`].
+pub fn flights(dir: &Path, of_days: u32) -> Result<PathBuf, ServerError> {
+    let days = days(of_days);
     if days >= 90 {
         return Ok(oracle::first_quarter());
     }

@@ -15,7 +15,7 @@ use flywheel_schemas::wire::{self, Kind};
 use flywheel_spool::{Extent, Reader, SpoolError};
 use tokio::time::Instant;
 
-use super::{Record, SourceConfig, SourceError, SourceEvent, model_of};
+use super::{Record, SourceConfig, SourceError, SourceEvent, model_of, share};
 
 /// How often the folder is looked at for new models.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -261,10 +261,7 @@ impl Feed {
         if active.is_empty() {
             return Ok(Vec::new());
         }
-        let first = self.turn % active.len();
-        active.rotate_left(first);
-        self.turn = self.turn.wrapping_add(1);
-        let share = (records_max / active.len()).max(1);
+        let share = share(&mut active, &mut self.turn, records_max);
         let mut records = Vec::new();
         let mut failed = None;
         loop {

@@ -351,6 +351,14 @@ impl SideFeed {
     }
 }
 
+/// Who is asked first changes with each turn, so that with many records everybody gets his share, which is the answer.
+/// `active` is not empty.
+fn share<T>(active: &mut [T], turn: &mut usize, records_max: usize) -> usize {
+    active.rotate_left(*turn % active.len());
+    *turn = turn.wrapping_add(1);
+    (records_max / active.len()).max(1)
+}
+
 /// The model whose predictions topic this is; none where it is no such topic.
 fn model_of<'a>(topic: &'a str, prefix: &str) -> Option<&'a str> {
     let model = topic.strip_prefix(prefix)?.strip_prefix('.')?.strip_suffix(".predictions")?;

@@ -57,7 +57,8 @@
 //!
 //! # When the disk fails
 //!
-//! What is written and not synced (at most 8 MiB; more is synced at once) stays in memory. After a failed sync the kernel
+//! What is written and not synced (at most 8 MiB; more is synced at once) stays in memory; its buffers, as many again, are
+//! kept for the next blocks. After a failed sync the kernel
 //! may have dropped it and report nothing the next time, so that file is never written or synced again: all of it goes
 //! to a new segment. After a failed write the part of a block is cut off and the rest synced. If the second attempt fails too,
 //! appends are refused as [`AppendError::Failed`], those that wait are told so, and the writer repeats the attempt every

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::error::{named, source_error};
 use super::record::read;
 use super::{APPEND_TIMEOUT, ASK_TIMEOUT, Log, Quiet, SERVE_INTERVAL, blocking, drop_aside};
-use crate::source::{Record, SourceError};
+use crate::source::{Record, SourceError, share};
 
 /// How often at most a feed asks for the partitions of its topics while it does not know them.
 const COUNT_INTERVAL: Duration = Duration::from_secs(5);
@@ -170,10 +170,7 @@ impl Feed {
         if active.is_empty() {
             return Ok(Vec::new());
         }
-        let first = self.turn % active.len();
-        active.rotate_left(first);
-        self.turn = self.turn.wrapping_add(1);
-        let share = (records_max / active.len()).max(1);
+        let share = share(&mut active, &mut self.turn, records_max);
         let mut records = Vec::new();
         loop {
             let before = records.len();
