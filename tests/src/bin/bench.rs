@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use flywheel_tests::bench::{AREAS, Bar, Measure};
+use flywheel_tests::bench::{AREAS, Bar, Measure, sidecar};
 use serde_json::json;
 
 #[derive(Parser)]
@@ -16,6 +16,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = sidecar::serve() {
+        return code;
+    }
     let arguments = Arguments::parse();
     let chosen: Vec<_> = AREAS.iter().filter(|area| arguments.area == "all" || arguments.area == area.name).collect();
     if chosen.is_empty() {
