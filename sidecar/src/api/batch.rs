@@ -26,12 +26,7 @@ enum Line {
 
 pub(crate) async fn take<I: Intake>(call: &Call<'_>, body: &[u8]) -> Result<Response, Problem> {
     let rows_max = call.shared.limits.batch_rows;
-    let lines: Vec<&[u8]> = body
-        .split(|byte| *byte == b'\n')
-        .map(<[u8]>::trim_ascii)
-        .filter(|line| !line.is_empty())
-        .take(rows_max + 1)
-        .collect();
+    let lines: Vec<&[u8]> = lines(body).take(rows_max + 1).collect();
     if lines.len() > rows_max {
         let detail = format!("a batch has at most limits.batch_rows = {rows_max} rows");
         let fault = Fault { pointer: String::new(), reason: Reason::TooLarge, detail: detail.clone() };
@@ -82,6 +77,18 @@ pub(crate) async fn take<I: Intake>(call: &Call<'_>, body: &[u8]) -> Result<Resp
         });
     }
     Ok(answer::<I>(&results))
+}
+
+/// The lines that are not blank.
+fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    // Byte by byte, looking for the ends of the lines would take a sixth of the whole.
+    let ends = memchr::memchr_iter(b'\n', body).chain(std::iter::once(body.len()));
+    let mut start = 0;
+    ends.filter_map(move |end| {
+        let line = body.get(start..end)?.trim_ascii();
+        start = end + 1;
+        (!line.is_empty()).then_some(line)
+    })
 }
 
 fn answer<I: Intake>(results: &[Line]) -> Response {

@@ -36,7 +36,7 @@ pub(crate) async fn read(asks_first: bool, body: Body, bytes_max: usize, within:
         let bytes = usize::try_from(announced).unwrap_or(usize::MAX);
         return Ok(Read::TooLarge { head: Vec::new(), bytes, ended: false });
     }
-    let mut reading = pin!(collect(body, bytes_max));
+    let mut reading = pin!(collect(body, announced, bytes_max));
     // As a rule the body came with the head; then no timer is needed.
     match reading.as_mut().now_or_never() {
         Some(read) => read,
@@ -68,7 +68,7 @@ pub(crate) fn too_large(bytes_max: usize) -> Problem {
     Problem::too_large(format!("a body has at most limits.body_bytes = {bytes_max} bytes; send smaller batches"))
 }
 
-async fn collect(body: Body, bytes_max: usize) -> Result<Read, Problem> {
+async fn collect(body: Body, announced: u64, bytes_max: usize) -> Result<Read, Problem> {
     let mut frames = body.into_data_stream();
     let broken = |error: axum::Error| Problem::bad_request(format!("the body broke off: {error}")).closing();
     let mut first = Bytes::new();
@@ -80,6 +80,8 @@ async fn collect(body: Body, bytes_max: usize) -> Result<Read, Problem> {
             continue;
         }
         if joined.is_empty() {
+            // Memory that is announced and never comes is never touched either.
+            joined.reserve_exact(usize::try_from(announced).unwrap_or(bytes_max).clamp(first.len(), bytes_max));
             joined.extend_from_slice(&std::mem::take(&mut first));
         }
         if joined.len() + frame.len() > bytes_max {
