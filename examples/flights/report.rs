@@ -72,10 +72,10 @@ pub async fn print(args: &Args, tables: &Tables, calls: Option<Calls>) -> Result
     }
 
     println!("\nledger");
-    println!("{:<14} {:>8} {:>8} {:>8} {:>8} {:>8}", "kind", "accepted", "in table", "missing", "refused", "dropped");
+    println!("{:<14} {:>8} {:>8} {:>8} {:>8} {:>8}", "kind", "accepted", "in table", "missing", "refused", "lost");
     for kind in ["predictions", "outcomes"] {
-        let Completeness { accepted, refused, dropped, landed, missing } = tables.completeness(kind).await?;
-        println!("{kind:<14} {accepted:>8} {landed:>8} {missing:>8} {refused:>8} {dropped:>8}");
+        let Completeness { accepted, refused, lost, landed, missing } = tables.completeness(kind).await?;
+        println!("{kind:<14} {accepted:>8} {landed:>8} {missing:>8} {refused:>8} {lost:>8}");
     }
     if let Some(Calls { elapsed, repeats, put_off }) = calls {
         println!(

@@ -1,14 +1,15 @@
 //! Reading the tables back from Iceberg, as any other program would.
 
-use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::time::{Duration, Instant};
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::{Float64Type, Int32Type, TimestampMicrosecondType};
 use chrono::DateTime;
 use flywheel_joiner::commands::status::completeness;
+use flywheel_joiner::completeness::{Producer, Proof, Span};
 use flywheel_joiner::table::{CatalogConfig, Predicate, TableError, Warehouse};
+use flywheel_schemas::wire::Kind;
 use futures::TryStreamExt as _;
 
 use crate::model::{Example, Features};
@@ -57,7 +58,7 @@ pub struct Coverage {
 pub struct Completeness {
     pub accepted: u64,
     pub refused: u64,
-    pub dropped: u64,
+    pub lost: u64,
     pub landed: u64,
     /// Numbers that a producer gave and that are not in the table.
     pub missing: u64,
@@ -194,51 +195,15 @@ impl Tables {
 
     /// The ledger against the raw table of a kind, `predictions` or `outcomes`.
     pub async fn completeness(&self, kind: &str) -> Result<Completeness, Error> {
-        // A record may be there twice, and its copies are alike: its key is producer, model, kind, last number, what closed
-        // it and when.
-        let mut records: BTreeMap<(String, i64, String, i64), [i64; 3]> = BTreeMap::new();
-        self.read_table(
-            "ledger",
-            &["producer_id", "model", "kind", "last_seq", "accepted", "refused", "dropped", "closed_by", "at"],
-            |batch| {
-                let columns = Columns(batch);
-                for row in 0..batch.num_rows() {
-                    if columns.text("model", row)? == MODEL && columns.text("kind", row)? == kind {
-                        let (producer_id, closed_by) =
-                            (columns.text("producer_id", row)?, columns.text("closed_by", row)?);
-                        let (last_seq, at) = (columns.long("last_seq", row)?, columns.time_ms("at", row)?);
-                        let key = (producer_id.to_owned(), last_seq, closed_by.to_owned(), at);
-                        let counts = ["accepted", "refused", "dropped"].map(|name| columns.long(name, row));
-                        let [accepted, refused, dropped] = counts;
-                        records.insert(key, [accepted?, refused?, dropped?]);
-                    }
-                }
-                Ok(())
-            },
-        )
-        .await?;
-        let mut landed: HashSet<(String, i64)> = HashSet::new();
-        self.read(kind, &["producer_id", "producer_seq"], |batch| {
-            let columns = Columns(batch);
-            for row in 0..batch.num_rows() {
-                landed.insert((columns.text("producer_id", row)?.to_owned(), columns.long("producer_seq", row)?));
-            }
-            Ok(())
-        })
-        .await?;
-        let mut last: BTreeMap<&str, i64> = BTreeMap::new();
-        for (producer, seq, ..) in records.keys() {
-            let known = last.entry(producer).or_default();
-            *known = (*known).max(*seq);
-        }
-        let given = last.iter().flat_map(|(producer, last)| (1..=*last).map(|seq| ((*producer).to_owned(), seq)));
-        let sum = |of: usize| records.values().map(|counts| u64::try_from(counts[of]).unwrap_or_default()).sum();
+        let kind = if kind == "outcomes" { Kind::Outcomes } else { Kind::Predictions };
+        let proof = self.patiently(|| Proof::read(&self.warehouse, MODEL, kind)).await?;
+        let sum = |count: fn(&Producer) -> u64| proof.producers.values().map(count).sum();
         Ok(Completeness {
-            accepted: sum(0),
-            refused: sum(1),
-            dropped: sum(2),
-            landed: landed.len() as u64,
-            missing: given.filter(|number| !landed.contains(number)).count() as u64,
+            accepted: sum(|producer| producer.accepted),
+            refused: sum(|producer| producer.refused),
+            lost: sum(Producer::lost),
+            landed: sum(Producer::landed),
+            missing: sum(|producer| producer.missing().iter().map(Span::count).sum()),
         })
     }
 
@@ -297,10 +262,6 @@ impl<'a> Columns<'a> {
 
     fn int(&self, name: &str, row: usize) -> Result<i32, Error> {
         Ok(self.column(name)?.as_primitive_opt::<Int32Type>().ok_or_else(|| unlike(name))?.value(row))
-    }
-
-    fn long(&self, name: &str, row: usize) -> Result<i64, Error> {
-        Ok(self.column(name)?.as_primitive_opt::<Int64Type>().ok_or_else(|| unlike(name))?.value(row))
     }
 
     fn time_ms(&self, name: &str, row: usize) -> Result<i64, Error> {

@@ -28,6 +28,7 @@ pub mod table;
 
 mod expiry;
 mod side;
+pub mod completeness;
 mod admin;
 mod metrics;
 pub mod commands;

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `predictions-distinct` | the first landed copy of every prediction |
 //! | `training-as-of` | the training rows sealed by an instant: the same rows whenever it is asked |
-//! | `completeness` | per producer and kind: accepted by the ledger, landed, missing |
+//! | `completeness` | per producer and kind: accepted by the ledger, landed, lost, missing |
+//! | `missing` | the numbers (producer_seq) that are in no table and that no loss in the ledger accounts for, in spans |
 
 use std::process::ExitCode;
 
@@ -30,6 +31,7 @@ pub enum View {
     PredictionsDistinct,
     TrainingAsOf,
     Completeness,
+    Missing,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -48,6 +50,7 @@ pub async fn run(config: Config, arguments: Arguments) -> Result<ExitCode, Box<d
             training_as_of(&names, as_of)
         }
         View::Completeness => completeness(&names),
+        View::Missing => missing(&names),
     };
     println!("{text}");
     Ok(ExitCode::SUCCESS)
@@ -92,20 +95,67 @@ pub fn training_as_of(names: &Names, as_of: DateTime<Utc>) -> String {
     format!("SELECT * FROM {}\nWHERE as_of <= {}", names.table("training"), names.instant(as_of))
 }
 
-/// Accepted by the ledger, landed, and what is missing between the two, per producer and kind.
-pub fn completeness(names: &Names) -> String {
+/// Named queries that both of the following begin with. `said`: the last number that the ledger has of each producer and
+/// kind. `landed`: the numbers in the raw tables. `gaps`: the spans of numbers that are neither landed nor in a loss, up to
+/// the last number that is known of: where what is covered so far ends before the next that is covered begins.
+fn numbers(names: &Names) -> String {
     let (predictions, outcomes, ledger) = (names.table("predictions"), names.table("outcomes"), names.shared("ledger"));
     let model = names.model;
+    let landed = |kind: &str, table: &str| {
+        format!(
+            "SELECT producer_id, '{kind}' AS kind, producer_seq FROM {table}\n  \
+             WHERE producer_id IS NOT NULL AND producer_seq IS NOT NULL"
+        )
+    };
     format!(
-        "WITH said AS (\n  SELECT producer_id, kind, max(last_seq) AS accepted\n  FROM {ledger} WHERE model = '{model}' \
-         GROUP BY producer_id, kind),\nlanded AS (\n  SELECT producer_id, 'predictions' AS kind, count(DISTINCT \
-         producer_seq) AS landed, max(producer_seq) AS greatest\n  FROM {predictions} WHERE producer_id IS NOT NULL GROUP BY producer_id\n  UNION \
-         ALL\n  SELECT producer_id, 'outcomes', count(DISTINCT producer_seq), max(producer_seq)\n  FROM {outcomes} WHERE producer_id IS NOT \
-         NULL GROUP BY producer_id)\nSELECT coalesce(s.producer_id, l.producer_id) AS producer_id, coalesce(s.kind, l.kind) \
-         AS kind,\n  coalesce(s.accepted, 0) AS accepted, coalesce(l.landed, 0) AS landed,\n  \
-         greatest(coalesce(s.accepted, 0), coalesce(l.greatest, 0)) - coalesce(l.landed, 0) AS missing\nFROM said s FULL \
-         OUTER JOIN landed l ON s.producer_id = l.producer_id AND s.kind = l.kind\nORDER BY 1, 2"
+        "WITH said AS (
+  SELECT producer_id, kind, max(last_seq) AS accepted FROM {ledger}
+  WHERE model = '{model}' AND closed_by <> 'loss' GROUP BY producer_id, kind),
+landed AS (
+  {}
+  UNION ALL
+  {}),
+ends AS (
+  SELECT producer_id, kind, max(last_seq) + 1 AS after_last FROM (
+    SELECT producer_id, kind, accepted AS last_seq FROM said
+    UNION ALL SELECT producer_id, kind, producer_seq FROM landed) known
+  GROUP BY producer_id, kind),
+covered AS (
+  SELECT producer_id, kind, producer_seq AS first_seq, producer_seq AS last_seq FROM landed
+  UNION ALL SELECT producer_id, kind, first_seq, last_seq FROM {ledger} WHERE model = '{model}' AND closed_by = 'loss'
+  UNION ALL SELECT producer_id, kind, 0, 0 FROM ends
+  UNION ALL SELECT producer_id, kind, after_last, after_last FROM ends),
+gaps AS (
+  SELECT producer_id, kind, reached + 1 AS first_seq, first_seq - 1 AS last_seq FROM (
+    SELECT producer_id, kind, first_seq, max(last_seq) OVER (
+      PARTITION BY producer_id, kind ORDER BY first_seq, last_seq
+      ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached
+    FROM covered) steps
+  WHERE first_seq > reached + 1)
+",
+        landed("predictions", &predictions),
+        landed("outcomes", &outcomes)
     )
+}
+
+/// Accepted by the ledger, landed, lost and missing, per producer and kind. A row that landed after it was given up counts as
+/// landed.
+pub fn completeness(names: &Names) -> String {
+    numbers(names)
+        + "SELECT e.producer_id, e.kind, coalesce(s.accepted, 0) AS accepted, coalesce(l.landed, 0) AS landed,
+  e.after_last - 1 - coalesce(l.landed, 0) - coalesce(g.missing, 0) AS lost, coalesce(g.missing, 0) AS missing
+FROM ends e
+LEFT JOIN said s ON s.producer_id = e.producer_id AND s.kind = e.kind
+LEFT JOIN (SELECT producer_id, kind, count(DISTINCT producer_seq) AS landed FROM landed GROUP BY producer_id, kind) l
+  ON l.producer_id = e.producer_id AND l.kind = e.kind
+LEFT JOIN (SELECT producer_id, kind, sum(last_seq - first_seq + 1) AS missing FROM gaps GROUP BY producer_id, kind) g
+  ON g.producer_id = e.producer_id AND g.kind = e.kind
+ORDER BY 1, 2"
+}
+
+/// The numbers that are neither landed nor accounted for, in spans.
+pub fn missing(names: &Names) -> String {
+    numbers(names) + "SELECT producer_id, kind, first_seq, last_seq FROM gaps ORDER BY 1, 2, 3"
 }
 
 #[cfg(test)]

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use flywheel_schemas::wire::Kind;
+
 use crate::admin::WAITS;
+use crate::completeness::{Producer, Proof, Span};
 use crate::config::Config;
 use crate::metrics::Waiting;
 use crate::pipeline::COMPLETE_THROUGH;
@@ -14,11 +17,18 @@ use crate::table::{Mark, Table, TableError, Warehouse};
 /// A joiner on this machine answers at once; one that does not is not there.
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// Spans of numbers in one line; who wants all asks the tables (`sql missing`).
+const SPANS_SHOWN: usize = 20;
+
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Only this model
     #[arg(long)]
     model: Option<String>,
+    /// Whether all that the sidecars accepted is in the raw tables, and which numbers of whom are missing; exit status 3
+    /// where some are. Reads two columns of the whole raw tables
+    #[arg(long)]
+    completeness: bool,
 }
 
 /// The ticks that a training table is complete through.
@@ -30,9 +40,13 @@ pub struct Completeness {
 pub async fn run(config: Config, arguments: Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let warehouse = Warehouse::open(&config.catalog()).await?;
     let names = warehouse.tables().await?;
-    let waiting = waiting(&config.listen.admin).await;
     let models = names.iter().filter_map(|name| name.strip_suffix("_training"));
-    for model in models.filter(|model| arguments.model.as_deref().is_none_or(|wanted| wanted == *model)) {
+    let models = models.filter(|model| arguments.model.as_deref().is_none_or(|wanted| wanted == *model));
+    if arguments.completeness {
+        return prove(&warehouse, models).await;
+    }
+    let waiting = waiting(&config.listen.admin).await;
+    for model in models {
         println!("{model}");
         for kind in ["predictions", "outcomes", "training"] {
             let name = format!("{model}_{kind}");
@@ -49,6 +63,56 @@ pub async fn run(config: Config, arguments: Arguments) -> Result<ExitCode, Box<d
         println!("whether a partition waits is not known, since no joiner answers at listen.admin: {error}");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says, per producer and kind, what was accepted and what of it is in the raw table.
+async fn prove(
+    warehouse: &Warehouse,
+    models: impl Iterator<Item = &str>,
+) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let mut is_complete = true;
+    for model in models {
+        println!("{model}");
+        for kind in [Kind::Predictions, Kind::Outcomes] {
+            let proof = Proof::read(warehouse, model, kind).await?;
+            is_complete &= proof.is_complete();
+            for (id, producer) in &proof.producers {
+                println!("  {:<12} {id}  {}", kind.name(), account(producer));
+            }
+            if proof.unnumbered > 0 {
+                let rows = proof.unnumbered;
+                println!(
+                    "  {:<12} {rows} rows of producers that do not number theirs: nothing is proven of them",
+                    kind.name()
+                );
+            }
+        }
+    }
+    println!("{}", if is_complete { "nothing is missing" } else { "some rows are still on their way, or lost" });
+    Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::from(3) })
+}
+
+fn account(producer: &Producer) -> String {
+    let missing = producer.missing();
+    let count: u64 = missing.iter().map(Span::count).sum();
+    let (accepted, landed, lost) = (producer.accepted, producer.landed(), producer.lost());
+    let (refused, sampled_out) = (producer.refused, producer.sampled_out);
+    let state = if producer.is_closed { "closed" } else { "at work" };
+    let mut text = format!(
+        "{state}: accepted {accepted}, landed {landed}, lost {lost}, missing {count}; refused {refused}, sampled out {sampled_out}"
+    );
+    let named = |text: &mut String, what: &str, spans: Vec<String>| {
+        if !spans.is_empty() {
+            let rest = spans.len().saturating_sub(SPANS_SHOWN);
+            text.push_str(&format!("\n{:30}{what}: {}", "", spans[..spans.len() - rest].join(", ")));
+            if rest > 0 {
+                text.push_str(&format!(", and {rest} more spans"));
+            }
+        }
+    };
+    named(&mut text, "lost", producer.losses.iter().map(|loss| format!("{} {}", loss.span, loss.reason)).collect());
+    named(&mut text, "missing", missing.iter().map(ToString::to_string).collect());
+    text
 }
 
 /// What the joiner that runs on this machine waits for.

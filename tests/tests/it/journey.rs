@@ -47,7 +47,7 @@ fn the_demonstration_gives_what_the_csv_says() {
     let place = place();
     let said = Demo::start(DEMONSTRATION, &options(&place.data, &place.flights)).unwrap().finish().unwrap();
     agrees(&place.data, &place.flights);
-    // The ledger's two lines: nothing is missing, refused or dropped.
+    // The ledger's two lines: nothing is missing, refused or lost.
     for kind in ["predictions", "outcomes"] {
         let line = said.lines().rfind(|line| line.starts_with(kind)).unwrap();
         let numbers: Vec<u64> = line.split_whitespace().skip(1).map(|word| word.parse().unwrap()).collect();

@@ -3,10 +3,12 @@
 
 use std::path::Path;
 
+use flywheel_joiner::commands::sql::{self, Engine, Names};
 use flywheel_tests::demo::{self, Demo, on_servers};
 use flywheel_tests::oracle;
 use flywheel_tests::readers::{Python, Rows, duckdb_sql, pyiceberg, spark_sql, trino_sql};
 use flywheel_tests::servers::{Set, shared, skipped};
+use serde_json::json;
 
 use crate::{DEMONSTRATION, options};
 
@@ -68,6 +70,15 @@ pub fn agrees(set: &Set, namespace: &str, flights: &Path) {
     assert_eq!(trino, expected, "Trino");
     let none = Rows::new();
     assert_eq!(duckdb_sql(&duckdb, &oracle::differences(flights, "flight_delay_training")).unwrap(), none);
+    // Nothing that was accepted is missing.
+    let in_trino = format!("iceberg.{namespace}");
+    let spark = Names { engine: Engine::Spark, namespace, model: "flight_delay" };
+    let trino = Names { engine: Engine::Trino, namespace: &in_trino, model: "flight_delay" };
+    assert_eq!(spark_sql(set.spark(), &sql::missing(&spark)).unwrap(), none, "Spark");
+    assert_eq!(trino_sql(set.trino(), &sql::missing(&trino)).unwrap(), none, "Trino");
+    let counts = spark_sql(set.spark(), &sql::completeness(&spark)).unwrap();
+    assert!(!counts.is_empty() && counts.iter().all(|row| row[4..] == [json!(0), json!(0)]), "{counts:?}");
+    assert_eq!(trino_sql(set.trino(), &sql::completeness(&trino)).unwrap(), counts, "Trino");
 }
 
 /// Copies the training table of an embedded run into the REST catalog, so that one engine sees both.

@@ -5,6 +5,7 @@
 mod bad_input;
 mod bits;
 mod chaos;
+mod completeness;
 mod joiner;
 mod journey;
 mod kafka;
