@@ -17,6 +17,7 @@ pub mod log;
 pub mod partition;
 pub mod register;
 pub mod registry;
+pub mod sampling;
 pub mod show;
 pub mod token;
 pub mod wire;

@@ -43,7 +43,7 @@ pub(crate) fn contract(labels: Vec<Label>) -> Contract {
         labels,
         seal: Seal { when: SealWhen::AllClosed, grid_ms: 5 * MINUTE_MS, drain_ms: 10 * MINUTE_MS, horizon_ms: HOUR_MS },
         ids: Ids::Minted,
-        sampling: Sampling { rate: 1.0, key: "prediction_id".to_owned() },
+        sampling: Sampling { rate: 1.0, key: "prediction_id".to_owned(), keep: vec![] },
         point_in_time: None,
         dead_letter_body: false,
     }

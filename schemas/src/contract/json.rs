@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::duration::format;
 use super::parse::{API_VERSION, IDS, KIND, OWNERS, PRIVACY};
-use super::{Block, Contract, Field, Gate, Label, LabelOwner, Privacy, SealWhen, View, scalar};
+use super::{Block, Condition, Contract, Field, Gate, Keep, Label, LabelOwner, Privacy, SealWhen, View, scalar};
 
 /// 2^53: up to here a double holds every whole number.
 const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
@@ -44,7 +44,11 @@ impl Contract {
             }),
         );
         top.put("ids", word(&IDS, self.ids));
-        top.put("sampling", json!({"rate": number(self.sampling.rate), "key": self.sampling.key}));
+        let mut sampling = Part::default();
+        sampling.put("rate", number(self.sampling.rate));
+        sampling.put("key", json!(self.sampling.key));
+        sampling.list("keep", self.sampling.keep.iter().map(|rule| keep(rule, &self.prediction)));
+        top.put("sampling", sampling.into());
         if let Some(point) = &self.point_in_time {
             top.put(
                 "point_in_time",
@@ -110,6 +114,27 @@ fn view(view: &View) -> Value {
     part.duration("max_age", view.max_age_ms);
     part.duration("deadline", view.deadline_ms);
     part.text("owner", view.owner.as_deref());
+    part.into()
+}
+
+fn keep(rule: &Keep, prediction: &[Field]) -> Value {
+    let mut part = Part::default();
+    part.put("field", json!(rule.field));
+    match &rule.condition {
+        Condition::Between { min, max } => {
+            for (key, end) in [("min", min), ("max", max)] {
+                if let Some(end) = end {
+                    part.put(key, number(*end));
+                }
+            }
+        }
+        Condition::Equals(value) => {
+            if let Some(field) = prediction.iter().find(|field| field.name == rule.field) {
+                part.put("equals", scalar::write(&field.ty, value));
+            }
+        }
+    }
+    part.put("rate", number(rule.rate));
     part.into()
 }
 

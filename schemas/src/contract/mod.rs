@@ -8,11 +8,13 @@ mod node;
 mod parse;
 mod place;
 mod rules;
+mod sampling;
 mod scalar;
 
 pub use duration::format as format_duration;
 pub use fault::Fault;
 pub use parse::Checked;
+pub use sampling::{Condition, Keep, Sampling};
 
 use crate::types::Type;
 
@@ -206,21 +208,6 @@ pub enum SealWhen {
 pub enum Ids {
     Minted,
     Caller,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sampling {
-    /// More than 0, at most 1.
-    pub rate: f64,
-    /// `prediction_id`, or an entity or context field.
-    pub key: String,
-}
-
-impl Sampling {
-    /// Every prediction: what holds where a contract says nothing.
-    pub(crate) fn all() -> Sampling {
-        Sampling { rate: 1.0, key: "prediction_id".to_owned() }
-    }
 }
 
 #[derive(Debug, Clone, PartialEq)]

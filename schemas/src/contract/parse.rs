@@ -9,7 +9,7 @@ use super::node::Node;
 use super::place::{Faults, Object, Place};
 use super::{
     Aggregate, Block, Contract, Expect, Field, Gate, Ids, Label, LabelOwner, PointInTime, Privacy, Sampling, Seal,
-    SealWhen, View, fault::Fault, rules, scalar,
+    SealWhen, View, fault::Fault, rules, sampling, scalar,
 };
 use crate::types::Type;
 
@@ -106,7 +106,8 @@ fn contract(root: &Place, warnings: &Faults) -> Option<Contract> {
     let seal = seal_place.as_ref().and_then(seal).unwrap_or(SEAL);
     let ids = top.get("ids").and_then(|place| place.word(&IDS)).unwrap_or(Ids::Minted);
     let sampling_place = top.get("sampling");
-    let sampling = sampling_place.as_ref().and_then(sampling).unwrap_or_else(Sampling::all);
+    let sampling =
+        sampling_place.as_ref().and_then(|place| sampling::read(place, &prediction)).unwrap_or_else(Sampling::all);
     let point_in_time = top.get("point_in_time").and_then(|place| point_in_time(&place));
     let dead_letter_place = top.get("dead_letter_body");
     let dead_letter_body = dead_letter_place.as_ref().and_then(Place::boolean).unwrap_or(false);
@@ -384,21 +385,6 @@ fn seal(place: &Place) -> Option<Seal> {
         drain_ms: drain_ms.unwrap_or(SEAL.drain_ms),
         horizon_ms: horizon_ms.unwrap_or(SEAL.horizon_ms),
     })
-}
-
-fn sampling(place: &Place) -> Option<Sampling> {
-    let mut object = place.object()?;
-    let rate = object.get("rate").and_then(|place| {
-        let rate = place.number()?;
-        if !(rate > 0.0 && rate <= 1.0) {
-            place.fault("a rate is more than 0 and at most 1");
-        }
-        Some(rate)
-    });
-    let key = text(&mut object, "key");
-    object.finish();
-    let all = Sampling::all();
-    Some(Sampling { rate: rate.unwrap_or(all.rate), key: key.unwrap_or(all.key) })
 }
 
 fn point_in_time(place: &Place) -> Option<PointInTime> {

@@ -141,6 +141,16 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// The items of a list, each under its place in it.
+    pub fn items(&self) -> Vec<Place<'a>> {
+        match &self.node.content {
+            Content::List(items) => {
+                items.iter().enumerate().map(|(index, item)| self.below(&index.to_string(), item.line, item)).collect()
+            }
+            _ => self.wrong("a list").unwrap_or_default(),
+        }
+    }
+
     /// Named things: a mapping of name to `value`, or, as JSON has it since JSON objects have no order, a list of
     /// mappings with a `name` each.
     pub fn named(&self, check_names: bool) -> Vec<(&'a str, Object<'a>)> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::parse::Placed;
 use super::place::{Faults, Place};
-use super::{Block, Field, Label, Privacy, Sampling, Seal, SealWhen, View};
+use super::{Block, Field, Label, Privacy, Sampling, Seal, SealWhen, View, sampling};
 use crate::table;
 use crate::types::Type;
 
@@ -34,7 +34,7 @@ pub(super) fn check(draft: &Draft, warnings: &Faults) {
     views(draft);
     requires(draft);
     seal(draft, warnings);
-    sampling(draft);
+    sampling::check_key(draft);
     let private = draft.fields().any(|(_, field)| field.value.privacy != Privacy::None);
     if let Some(place) = draft.dead_letter_body.filter(|_| !private) {
         place.fault("no field is private, so refused bodies are kept anyway; remove it");
@@ -42,7 +42,7 @@ pub(super) fn check(draft: &Draft, warnings: &Faults) {
 }
 
 impl<'a, 'p> Draft<'a, 'p> {
-    fn fields(&self) -> impl Iterator<Item = (Block, &'p Placed<'a, Field>)> + '_ {
+    pub fn fields(&self) -> impl Iterator<Item = (Block, &'p Placed<'a, Field>)> + '_ {
         self.blocks.iter().flat_map(|(block, fields)| fields.iter().map(move |field| (*block, field)))
     }
 
@@ -147,35 +147,5 @@ fn seal(draft: &Draft, warnings: &Faults) {
                 ),
             );
         }
-    }
-}
-
-fn sampling(draft: &Draft) {
-    let (sampling, place) = draft.sampling;
-    let place = place.unwrap_or(draft.root);
-    if sampling.key == Sampling::all().key {
-        return;
-    }
-    let found = draft
-        .fields()
-        .find(|(block, field)| matches!(block, Block::Entity | Block::Context) && field.value.name == sampling.key);
-    match found {
-        None => place.fault(format!(
-            "the key `{}` is neither prediction_id nor a field of entity or context; write one of these",
-            sampling.key
-        )),
-        Some((_, field))
-            if field.typed && !matches!(field.value.ty, Type::String | Type::Uuid | Type::Int | Type::Long) =>
-        {
-            place.fault(format!(
-                "the key `{}` must be a string, uuid, int or long, whose text is one everywhere",
-                sampling.key
-            ));
-        }
-        Some((_, field)) if !field.value.required => place.fault(format!(
-            "the key `{}` may be absent, and then nothing decides; declare the field with required: true",
-            sampling.key
-        )),
-        Some(_) => {}
     }
 }

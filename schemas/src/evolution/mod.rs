@@ -3,7 +3,7 @@
 //! A column keeps its type and a label its rule for ever, since rows of all versions stand in one table: a name that
 //! was dropped comes back only as it was. Grid, drain and the other settings that say when a row is sealed are one
 //! per model, as is where its ids come from. Whatever only describes (descriptions, units, kinds, owners), checks
-//! (required, expect), serves (views) or stands in each row (the sampling rate) may change.
+//! (required, expect), serves (views) or stands in each row (sampling) may change.
 //! Anything else is a new model with `successor_of`.
 
 use std::collections::{BTreeMap, BTreeSet};

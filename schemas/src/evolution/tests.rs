@@ -56,6 +56,7 @@ fn what_may_change() {
         ("aggregate: any", "gate: {progress: s}, aggregate: any", "labels.paid.gate"),
         ("model: m", "model: m\nowner: me", "owner"),
         ("model: m", "model: m\nsampling: {rate: 0.5}", "sampling"),
+        ("model: m", "model: m\nsampling: {keep: [{field: p, min: 0.5, rate: 1}]}", "sampling"),
     ] {
         let changes = diff(&old, &next(&[(from, to)]));
         assert_eq!(refused(&changes), [] as [&str; 0], "{to}: {changes:?}");

@@ -35,6 +35,9 @@ fn write(out: &mut String, contract: &Contract) -> std::fmt::Result {
         writeln!(out)?;
     }
     labels(out, contract)?;
+    if let Some(sampling) = super::sampling(contract) {
+        writeln!(out, "## Sampling\n\n{sampling}\n")?;
+    }
     writeln!(out, "## Tables\n")?;
     for table in [table::predictions(contract), table::outcomes(contract), table::training(contract)] {
         columns(out, &table)?;

@@ -49,10 +49,14 @@ fn endpoint(contract: &Contract, kind: &str, body: &Value, accepted: Value) -> V
             "errors": {"type": "array", "items": {"type": "object"}},
         }}}},
     });
+    let mut description: Vec<String> = contract.description.iter().cloned().collect();
+    if kind == "predictions" {
+        description.extend(super::sampling(contract));
+    }
     json!({
         "operationId": format!("{}_{kind}", contract.model),
         "summary": format!("Accept {kind} of {}", contract.model),
-        "description": contract.description.clone().unwrap_or_default(),
+        "description": description.join("\n\n"),
         "requestBody": {"required": true, "content": {
             "application/json": {"schema": body},
             "application/x-ndjson": {"schema": {"type": "string", "description": format!("One JSON object a line: {body}")}},

@@ -51,6 +51,8 @@ fn openapi_names_every_field_and_no_other() {
         assert!(document["components"]["schemas"][&name].is_object(), "{name}");
     }
     assert!(document["paths"]["/v1/models/flight_delay/outcomes"]["post"].is_object());
+    let description = &document["paths"]["/v1/models/flight_delay/predictions"]["post"]["description"];
+    assert!(description.as_str().unwrap().contains("by a hash of `origin`"), "{description}");
 }
 
 #[test]
@@ -64,6 +66,9 @@ fn docs_name_fields_labels_and_columns() {
         assert!(docs.contains(&format!("| `{0}` | `label_{0}` |", label.name)), "{docs}");
     }
     assert!(docs.contains("list&lt;float>"), "{docs}");
+    let rules =
+        "1 where `prediction_late_probability` is at least 0.8, else 0.5 where `prediction_verdict` is \"1\", else";
+    assert!(docs.contains(rules), "{docs}");
     // Each row of a table has as many cells as its head.
     let mut head = None;
     for line in docs.lines() {

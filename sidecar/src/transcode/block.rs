@@ -58,8 +58,9 @@ impl Segment {
 
 impl Reader<'_, '_> {
     /// Reads the object at the scanner and appends its record to `scratch.blocks`; `scratch.segments` then says where
-    /// each field that came stands. None where there was null or no object.
+    /// each field that came stands. None, and no segments, where there was null or no object.
     pub fn block(&mut self, plan: &BlockPlan) -> Result<Option<Range<usize>>, Stop> {
+        self.scratch.segments.clear();
         if self.null()? {
             self.absent_block(plan)?;
             return Ok(None);
@@ -71,7 +72,6 @@ impl Reader<'_, '_> {
             return Ok(None);
         }
         let start = self.scratch.blocks.len();
-        self.scratch.segments.clear();
         self.scratch.segments.resize(plan.fields.len(), Segment::UNSEEN);
         // The place behind the last field that came, and whether one came that belongs before another.
         let mut next = 0;
@@ -163,10 +163,12 @@ impl Reader<'_, '_> {
         blocks.extend_from_slice(ordered);
     }
 
-    /// The bytes of a field of the block just read, with those of its branch.
-    pub fn segment(&self, place: usize) -> Option<&[u8]> {
+    /// The Avro bytes of a field of the block just read, without those of its branch; none where it is absent or null.
+    pub fn value(&self, place: usize) -> Option<&[u8]> {
         let segment = self.scratch.segments.get(place).filter(|segment| segment.is_seen())?;
-        self.scratch.blocks.get(segment.start..segment.end)
+        let (_, value) = self.scratch.blocks.get(segment.start..segment.end)?.split_first()?;
+        // Every value has a byte at least.
+        Some(value).filter(|value| !value.is_empty())
     }
 
     #[inline]

@@ -29,10 +29,10 @@
 //! bytes.
 //!
 //! # Sampling and privacy
-//! Both act here, before a byte can reach the disk. A prediction is in when `murmur2("s" + key) / 2^32 < rate`, the
-//! key being the text of the prediction id or of the field that the contract names (integers in decimal); where that
-//! field is absent the prediction id decides. A prediction that is out is checked like any other and then leaves
-//! `out` alone. `drop` writes null, `mask` writes `***` for a string and null for the rest; values are checked first.
+//! Both act here, before a byte can reach the disk. A prediction is in when [`flywheel_schemas::sampling::is_in`] says so of
+//! its key and its rate: the key is the text of the prediction id or of the field that the contract names (integers in
+//! decimal), and where that field is absent the prediction id; the rate is that of the first `keep` rule that holds, else
+//! the contract's. A prediction that is out is checked like any other and then leaves `out` alone. `drop` writes null, `mask` writes `***` for a string and null for the rest; values are checked first.
 //!
 //! # Outcomes
 //! An assert has `labels` as an object with at least one label and no null; a retract has an array of names, or none
@@ -55,6 +55,7 @@ mod outcome;
 mod plan;
 mod prediction;
 mod reader;
+mod sampling;
 mod scanner;
 pub(crate) mod time;
 mod value;
@@ -105,12 +106,14 @@ pub struct Scratch {
     text: String,
     /// A key without its escapes.
     key: String,
-    /// The text that sampling goes by.
+    /// The text that sampling goes by, where it is that of a field and the field is there.
     sample: Vec<u8>,
+    has_sample: bool,
 }
 
 impl Scratch {
     fn clear(&mut self) {
+        self.has_sample = false;
         for buffer in [&mut self.head, &mut self.blocks, &mut self.ordered, &mut self.sample] {
             buffer.clear();
             buffer.shrink_to(KEPT_BYTES_MAX);

@@ -233,7 +233,7 @@ fn check(reader: &mut Reader<'_, '_>, plan: &Plan, statement: &Statement, now_ms
             reader.faults.add(&[name], reason, detail)?;
         }
     }
-    let is_stated = |place: usize| reader.segment(place).is_some();
+    let is_stated = |place: usize| reader.value(place).is_some();
     let counted = match (&statement.op, &statement.labels) {
         (Given::Faulty, _) | (_, Labels::Faulty) => false,
         (Given::Is(RETRACT), Labels::Values(_)) => {

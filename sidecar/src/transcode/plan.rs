@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use flywheel_schemas::avro::{Layout, LayoutField, SchemaError, Shape, outcome_schema, prediction_schema};
 use flywheel_schemas::contract::{Aggregate, Block, Contract, Expect, Privacy};
-use flywheel_schemas::types::Type;
 
 use super::block::{BlockPlan, FieldPlan};
 use super::names::Names;
 use super::outcome::{self, OutcomePart};
 use super::prediction::{self, PredictionPart};
+use super::sampling::SamplePlan;
 use super::value::Bounds;
 
 /// A contract made ready for bodies; compiled once per version.
@@ -23,7 +23,7 @@ pub struct Plan {
     /// One for each of [`Block::ALL`], without fields where the contract has none.
     pub(super) blocks: [BlockPlan; 5],
     /// None where every prediction is kept.
-    pub(super) sampling: Option<SampleKey>,
+    pub(super) sampling: Option<SamplePlan>,
     pub(super) outcome_keys: Names,
     pub(super) outcome_parts: Vec<Part<OutcomePart>>,
     pub(super) labels: BlockPlan,
@@ -57,13 +57,6 @@ impl<P> Part<P> {
     }
 }
 
-/// What sampling goes by.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum SampleKey {
-    PredictionId,
-    Field { block: Block, place: usize, is_integer: bool },
-}
-
 /// Why a contract cannot be served, though it is valid.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
@@ -74,6 +67,8 @@ pub enum PlanError {
          without privacy"
     )]
     SamplingKey { key: String },
+    #[error("sampling.keep: `{field}` is no field of the prediction that a rule can go by")]
+    KeepField { field: String },
     #[error("the schema has a field `{field}` that no body can fill")]
     Unfillable { field: String },
     #[error(transparent)]
@@ -119,7 +114,7 @@ impl Plan {
             is_counted: is_counted.collect(),
             prediction_parts: parts(&prediction_layout, prediction::part_of)?,
             outcome_parts: parts(&outcome_layout, outcome::part_of)?,
-            sampling: sample_key(&contract, &blocks)?,
+            sampling: SamplePlan::compile(&contract, &blocks)?,
             prediction_keys: Names::new(prediction::KEYS),
             outcome_keys: Names::new(outcome::KEYS),
             prediction_schema: prediction_text.into(),
@@ -177,7 +172,7 @@ fn block_plan<'c>(
             some,
             required: declared.required,
             privacy: declared.privacy,
-            bounds: declared.expect.map(Bounds::new),
+            bounds: declared.expect.map(|expect| Bounds::new(expect.min, expect.max)),
         });
     }
     Ok(BlockPlan {
@@ -209,28 +204,4 @@ fn parts<P>(layout: &Layout, part_of: impl Fn(&str) -> (P, bool)) -> Result<Vec<
         Ok(Part { what, branches })
     });
     parts.collect()
-}
-
-fn sample_key(contract: &Contract, blocks: &[BlockPlan; 5]) -> Result<Option<SampleKey>, PlanError> {
-    let key = &contract.sampling.key;
-    if contract.sampling.rate >= 1.0 {
-        return Ok(None);
-    }
-    if key == "prediction_id" {
-        return Ok(Some(SampleKey::PredictionId));
-    }
-    for block in [Block::Entity, Block::Context] {
-        let fields = &blocks[block as usize].fields;
-        if let Some(place) = fields.iter().position(|field| field.name == *key)
-            && fields[place].privacy == Privacy::None
-        {
-            let is_integer = match fields[place].ty {
-                Type::Int | Type::Long => true,
-                Type::String | Type::Uuid => false,
-                _ => break,
-            };
-            return Ok(Some(SampleKey::Field { block, place, is_integer }));
-        }
-    }
-    Err(PlanError::SamplingKey { key: key.clone() })
 }

@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 use flywheel_schemas::contract::{Block, Ids};
+use flywheel_schemas::id;
 use flywheel_schemas::types::Type;
-use flywheel_schemas::{id, partition};
 
-use super::avro::{put_bytes, put_long, take_long};
+use super::avro::{put_bytes, put_long};
 use super::fault::{Fault, Reason, Stop};
 use super::identity::{Id, uuid_of};
-use super::plan::{Plan, SampleKey};
+use super::plan::Plan;
 use super::reader::{Given, Reader};
 use super::{AHEAD_MS_MAX, Receipt, Scratch};
 
@@ -104,6 +104,8 @@ struct Envelope {
     latency_us: Given<i64>,
     status: Given<Range<usize>>,
     blocks: [Option<Range<usize>>; 5],
+    /// That of the keep rule that holds.
+    keep_rate: Option<f64>,
 }
 
 /// Transcodes `body` and appends the datum to `out`.
@@ -126,10 +128,16 @@ pub fn prediction(
     if !reader.faults.is_empty() {
         return Err(reader.faults.into_list());
     }
-    let sampled_out = !is_in_sample(plan, reader.scratch, &prediction_id);
+    let (rate, sampled_out) = match &plan.sampling {
+        Some(sampling) => {
+            let rate = envelope.keep_rate.unwrap_or(sampling.rate);
+            (rate, !sampling.is_in(reader.scratch, &prediction_id, rate))
+        }
+        None => (1.0, false),
+    };
     let served = Served { prediction_id, event_time_ms, sampled_out };
     if !sampled_out {
-        write(plan, reader.scratch, &envelope, &served, receipt, out);
+        write(plan, reader.scratch, &envelope, &served, rate, receipt, out);
     }
     Ok(served)
 }
@@ -147,6 +155,7 @@ fn read(reader: &mut Reader<'_, '_>, plan: &Plan) -> Result<Envelope, Stop> {
         latency_us: Given::Absent,
         status: Given::Absent,
         blocks: [const { None }; 5],
+        keep_rate: None,
     };
     let ids = plan.contract().ids;
     let as_it_is = |_: &str| None;
@@ -169,7 +178,9 @@ fn read(reader: &mut Reader<'_, '_>, plan: &Plan) -> Result<Envelope, Stop> {
             9 => envelope.status = reader.text(name, as_it_is)?,
             10..=14 => {
                 envelope.blocks[place - 10] = reader.block(&plan.blocks[place - 10])?;
-                note_sample(reader, plan, place - 10);
+                if let Some(sampling) = &plan.sampling {
+                    envelope.keep_rate = sampling.look_at(reader, place - 10).or(envelope.keep_rate);
+                }
             }
             _ => {
                 let detail = "feature handles are not served yet; send the features themselves";
@@ -235,52 +246,17 @@ fn settle(
     Ok(prediction_id.zip(event_time_ms))
 }
 
-/// Keeps the text that sampling goes by, if it stands in the block just read.
-fn note_sample(reader: &mut Reader<'_, '_>, plan: &Plan, block_place: usize) {
-    let Some(SampleKey::Field { block, place, is_integer }) = plan.sampling else { return };
-    if block as usize != block_place {
-        return;
-    }
-    let some = plan.blocks[block_place].fields[place].some;
-    let mut sample = std::mem::take(&mut reader.scratch.sample);
-    sample.clear();
-    if let Some((branch, bytes)) = reader.segment(place).and_then(<[u8]>::split_first)
-        && *branch == some
-        && let Some((value, text)) = take_long(bytes)
-    {
-        sample.push(b's');
-        if is_integer {
-            sample.extend_from_slice(value.to_string().as_bytes());
-        } else {
-            sample.extend_from_slice(text);
-        }
-    }
-    reader.scratch.sample = sample;
-}
-
-fn is_in_sample(plan: &Plan, scratch: &mut Scratch, prediction_id: &Id) -> bool {
-    if plan.sampling.is_none() {
-        return true;
-    }
-    if scratch.sample.is_empty() {
-        scratch.sample.push(b's');
-        scratch.sample.extend_from_slice(prediction_id.as_bytes());
-    }
-    const HASHES: f64 = 4_294_967_296.0;
-    f64::from(partition::murmur2(&scratch.sample)) / HASHES < plan.contract().sampling.rate
-}
-
 fn write(
     plan: &Plan,
     scratch: &Scratch,
     envelope: &Envelope,
     served: &Served,
+    rate: f64,
     receipt: &Receipt<'_>,
     out: &mut Vec<u8>,
 ) {
     // The fixed parts with the longest id take less than this.
     out.reserve(scratch.head.len() + scratch.blocks.len() + 256);
-    let rate = plan.contract().sampling.rate;
     for part in &plan.prediction_parts {
         let encoded = |range: &Given<Range<usize>>| match range {
             Given::Is(range) => scratch.head.get(range.clone()),

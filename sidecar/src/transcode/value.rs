@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use flywheel_schemas::contract::Expect;
 use flywheel_schemas::types::Type;
 
 use super::avro::{put_bytes, put_decimal, put_length, put_long};
@@ -29,7 +28,7 @@ impl From<Broken> for Trouble {
     }
 }
 
-/// The range of `expect`, in the forms in which numbers are compared with it. Both ends belong to it.
+/// The range of `expect` or of a keep rule, in the forms in which numbers are compared with it. Both ends belong to it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     min: f64,
@@ -39,22 +38,22 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    pub fn new(expect: &Expect) -> Bounds {
-        let min = expect.min.unwrap_or(f64::NEG_INFINITY);
-        let max = expect.max.unwrap_or(f64::INFINITY);
+    pub fn new(min: Option<f64>, max: Option<f64>) -> Bounds {
+        let min = min.unwrap_or(f64::NEG_INFINITY);
+        let max = max.unwrap_or(f64::INFINITY);
         // The casts saturate: a bound beyond 64 bits bounds nothing.
         Bounds { min, max, min_long: min.ceil() as i64, max_long: max.floor() as i64 }
     }
 
-    fn holds_double(&self, value: f64) -> bool {
+    pub fn holds_double(&self, value: f64) -> bool {
         self.min <= value && value <= self.max
     }
 
-    fn holds_float(&self, value: f32) -> bool {
+    pub fn holds_float(&self, value: f32) -> bool {
         self.min as f32 <= value && value <= self.max as f32
     }
 
-    fn holds_long(&self, value: i64) -> bool {
+    pub fn holds_long(&self, value: i64) -> bool {
         self.min_long <= value && value <= self.max_long
     }
 }

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::contract::Scalar;
+use crate::contract::{Condition, Keep, Scalar};
 
 /// Every key that a contract may have.
 pub(crate) const FULL: &str = r#"
@@ -22,7 +22,10 @@ features:
   wind_mph:      {type: double, view: weather_hourly, unit: mph, description: Latest hourly observation at the origin}
   card_number:   {type: string, privacy: hmac}
   embedding:     {type: list<float>, kind: "embedding[32]"}
-prediction: {late_probability: {type: double, required: true}}
+prediction:
+  late_probability: {type: double, required: true}
+  verdict: {type: string}
+  is_long: {type: boolean}
 decision:   {action: {type: string}, propensity: {type: double}}
 context:    {session: {type: string}}
 labels:
@@ -32,7 +35,13 @@ labels:
   refund:    {type: boolean, window: 30d, lateness: 2d, aggregate: any, default: false, requires: landed, owner: batch}
 seal:     {when: "label:landed", grid: 5m, drain: 10m, horizon: 7d}
 ids:      caller
-sampling: {rate: 0.25, key: origin}
+sampling:
+  rate: 0.25
+  key: origin
+  keep:
+    - {field: late_probability, min: 0.8, rate: 1}
+    - {field: verdict, equals: "1", rate: 0.5}
+    - {field: is_long, equals: true, rate: 0.75}
 point_in_time: {name: take_off, max_feature_ahead: 0s}
 dead_letter_body: true
 "#;
@@ -71,7 +80,13 @@ fn the_full_contract_is_read() {
     assert_eq!(contract.longest_ms(), 87_600_000);
     assert_eq!(contract.seal_ms(), 46_800_000);
     assert_eq!(contract.ids, Ids::Caller);
-    assert_eq!(contract.sampling, Sampling { rate: 0.25, key: "origin".to_owned() });
+    let keep = |field: &str, condition, rate| Keep { field: field.to_owned(), condition, rate };
+    let rules = vec![
+        keep("late_probability", Condition::Between { min: Some(0.8), max: None }, 1.0),
+        keep("verdict", Condition::Equals(Scalar::String("1".to_owned())), 0.5),
+        keep("is_long", Condition::Equals(Scalar::Boolean(true)), 0.75),
+    ];
+    assert_eq!(contract.sampling, Sampling { rate: 0.25, key: "origin".to_owned(), keep: rules });
     assert!(contract.dead_letter_body);
 }
 
@@ -147,6 +162,12 @@ fn json_faults_have_no_line() {
 fn each_rule_is_kept() {
     let label = |rest: &str| format!("labels:\n  l: {{window: 1h, lateness: 1h, {rest}}}\n");
     let feature = |rest: &str| format!("features:\n  f: {{{rest}}}\n");
+    let keep = |rest: &str| {
+        format!(
+            "prediction: {{n: {{type: int}}, t: {{type: string}}, b: {{type: boolean}}, d: {{type: date}}, s: {{type: \
+             string, privacy: mask}}}}\nsampling:\n  keep:\n  - {{{rest}}}\n"
+        )
+    };
     let cases = [
         ("owner: [a]".to_owned(), "owner: found a list"),
         ("features: 3".to_owned(), "features: found `3`"),
@@ -218,6 +239,23 @@ fn each_rule_is_kept() {
         ("sampling: {key: f}".to_owned(), "sampling: the key `f` is neither"),
         ("entity: {e: {type: string}}\nsampling: {key: e}".to_owned(), "may be absent"),
         ("entity: {e: {type: double, required: true}}\nsampling: {key: e}".to_owned(), "must be a string"),
+        ("entity: {e: {type: string, required: true, privacy: drop}}\nsampling: {key: e}".to_owned(), "is private"),
+        ("sampling: {keep: 3}".to_owned(), "sampling.keep: found `3`; write a list"),
+        (keep("field: n, rate: 1"), "sampling.keep.0: the rule says of no value that it holds"),
+        (keep("field: n, min: 1"), "sampling.keep.0: `rate` is missing"),
+        (keep("min: 1, rate: 1"), "sampling.keep.0: `field` is missing"),
+        (keep("field: x, min: 1, rate: 1"), "sampling.keep.0.field: `x` is no field of prediction"),
+        (keep("field: n, min: 1, rate: 0"), "sampling.keep.0.rate: a rate is more than 0"),
+        (keep("field: n, min: 1, rate: 1.1"), "sampling.keep.0.rate: a rate is more than 0"),
+        (keep("field: n, min: one, rate: 1"), "sampling.keep.0.min: found `one`"),
+        (keep("field: n, min: 2, max: 1, rate: 1"), "sampling.keep.0: min is greater than max"),
+        (keep("field: n, equals: 1, rate: 1"), "sampling.keep.0: equals needs a boolean or a string"),
+        (keep("field: t, min: 1, rate: 1"), "sampling.keep.0: min and max need an int"),
+        (keep("field: d, min: 1, rate: 1"), "sampling.keep.0: min and max need an int"),
+        (keep("field: t, min: 1, equals: a, rate: 1"), "sampling.keep.0: a rule has either"),
+        (keep("field: b, equals: \"true\", rate: 1"), "sampling.keep.0.equals: `true` is no boolean"),
+        (keep("field: s, equals: a, rate: 1"), "sampling.keep.0: the field is private"),
+        (keep("field: n, mni: 1, min: 1, rate: 1"), "sampling.keep.0.mni: unknown key"),
         ("point_in_time: {}".to_owned(), "point_in_time: `name` is missing"),
         ("dead_letter_body: true".to_owned(), "no field is private"),
         ("successor_of: m".to_owned(), "cannot succeed itself"),
@@ -233,6 +271,25 @@ fn each_rule_is_kept() {
         assert!(faults.iter().any(|fault| fault.contains(expected)), "{expected:?} is not in {faults:?}");
         assert_eq!(faults.len(), 1, "{faults:?}");
     }
+}
+
+#[test]
+fn every_fault_of_the_rules_is_told_with_its_line() {
+    let text = least(
+        "prediction: {p: {type: double}}
+sampling:
+  rate: 2
+  keep:
+    - {field: p, min: 0.8, rate: 1}
+    - {field: q, min: 0.8, rate: 1}
+    - {field: p, rate: 0}
+",
+    );
+    let lines: Vec<(usize, String)> =
+        Contract::parse(&text).unwrap_err().into_iter().map(|fault| (fault.line, fault.path)).collect();
+    let expected =
+        [(7, "sampling.rate"), (10, "sampling.keep.1.field"), (11, "sampling.keep.2.rate"), (11, "sampling.keep.2")];
+    assert_eq!(lines, expected.map(|(line, path)| (line, path.to_owned())));
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod arbitrary;
 mod differential;
 mod outcomes;
 mod predictions;
+mod sampling;
 mod values;
 
 use std::sync::Arc;
@@ -84,7 +85,7 @@ pub fn flights() -> Contract {
         ],
         seal: Seal { when: SealWhen::AllClosed, grid_ms: 300_000, drain_ms: 600_000, horizon_ms: 0 },
         ids: Ids::Minted,
-        sampling: Sampling { rate: 1.0, key: "prediction_id".to_owned() },
+        sampling: Sampling { rate: 1.0, key: "prediction_id".to_owned(), keep: vec![] },
         point_in_time: None,
         dead_letter_body: false,
     }

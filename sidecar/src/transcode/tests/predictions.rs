@@ -1,17 +1,17 @@
 //! Bodies of predictions: envelope, blocks, sampling, privacy, and every fault with its place.
 
-use flywheel_schemas::{id, partition};
+use flywheel_schemas::id;
 
 use super::*;
 
-const GOOD: &str = r#""model_version":"1","features":{"dep_delay_min":5},"prediction":{"late_probability":0.5}"#;
+pub const GOOD: &str = r#""model_version":"1","features":{"dep_delay_min":5},"prediction":{"late_probability":0.5}"#;
 
-fn with(rest: &str) -> String {
+pub fn with(rest: &str) -> String {
     if rest.is_empty() { format!("{{{GOOD}}}") } else { format!("{{{GOOD},{rest}}}") }
 }
 
 /// The text of an id made for `time_ms`.
-fn id_of(time_ms: i64) -> String {
+pub fn id_of(time_ms: i64) -> String {
     id::mint(time_ms).to_string()
 }
 
@@ -248,45 +248,12 @@ fn a_detail_repeats_no_value() {
 }
 
 #[test]
-fn sampling_goes_by_the_hash_of_its_key() {
-    let sampled = |key: &str| plan(Contract { sampling: Sampling { rate: 0.25, key: key.to_owned() }, ..flights() });
-    let is_in = |key: &str| f64::from(partition::murmur2(format!("s{key}").as_bytes())) / 4_294_967_296.0 < 0.25;
-    let (by_id, by_tail, by_leg) = (sampled("prediction_id"), sampled("tail_number"), sampled("leg"));
-    let mut kept = [0, 0, 0];
-    for n in 0..400 {
-        let tail = format!("N{n}");
-        let id = id_of(n);
-        // The key comes out of order, so that its bytes are moved.
-        let body = with(&format!(r#""entity":{{"leg":{},"tail_number":"{tail}"}},"prediction_id":"{id}""#, n - 200));
-        for (number, plan, key) in [(0, &by_id, id), (1, &by_tail, tail), (2, &by_leg, (n - 200).to_string())] {
-            let mut out = Vec::new();
-            let served = prediction(plan, &mut Scratch::default(), body.as_bytes(), &RECEIPT, &mut out).unwrap();
-            assert_eq!(served.sampled_out, !is_in(&key), "{key}");
-            assert_eq!(served.sampled_out, out.is_empty());
-            if !served.sampled_out {
-                kept[number] += 1;
-                let value = decode(plan.prediction_schema(), &out);
-                assert_eq!(at(&value, "sampling_rate"), Value::Double(0.25));
-                assert_eq!(at(&value, "sample_weight"), Value::Double(4.0));
-            }
-        }
-    }
-    assert!(kept.iter().all(|kept| (60..140).contains(kept)), "{kept:?}");
-    // Without its key a prediction is sampled by its id.
-    let mut outs = (0..200).map(|n| {
-        let body = with(&format!(r#""entity":{{"tail_number":null}},"prediction_id":"{}""#, id_of(n)));
-        prediction(&by_tail, &mut Scratch::default(), body.as_bytes(), &RECEIPT, &mut Vec::new()).unwrap().sampled_out
-    });
-    assert!(outs.any(|out| out) && outs.any(|out| !out));
-}
-
-#[test]
 fn a_plan_refuses_what_it_cannot_do() {
     let compile = |contract: Contract| Plan::compile(Arc::new(contract)).map(|_| ()).unwrap_err().to_string();
     let secret = Field { privacy: Privacy::Hmac, ..field("secret", Type::String) };
     assert!(compile(Contract { context: vec![secret], ..flights() }).contains("hmac"));
     for key in ["nothing", "dep_delay_min", "wind_mph"] {
-        let sampling = Sampling { rate: 0.5, key: key.to_owned() };
+        let sampling = Sampling { rate: 0.5, key: key.to_owned(), keep: vec![] };
         assert!(compile(Contract { sampling, ..flights() }).contains(key));
     }
 }
