@@ -7,7 +7,7 @@
 //! | one forwarder per spool | `App::run` | the sidecar stops, with a failure; the spools keep everything | go on to the end of the spool, `shutdown.drain_ms` at most |
 //! | look for absent brokers, every second | the Kafka producer | asked again | ends with the producer |
 //! | ledger, every 60 s | `App::run` itself | logged; counts go into the next record | closing records |
-//! | contracts, on [`Handle::reload`] | `App::run` itself | logged and counted; what was in force stays | none |
+//! | contracts and `[sampling]`, on [`Handle::reload`] | `App::run` itself | logged and counted; what was in force stays | none |
 //! | one writer thread per spool | the spool | appends fail with 503 until the disk takes records again | writes and syncs everything |
 //!
 //! The order of the stop: unready, intake ends, spools synced, ledger closed, forwarders drained together, spools
@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::dead_letter::{self, DeadLetters};
 use crate::forward::brokers::Brokers;
 use crate::forward::{Destination, DestinationError, Forwarder, LogConfig, Remaining, Topics};
@@ -91,20 +91,36 @@ pub struct App {
     destination: Destination,
     /// Spools that are to be forwarded from the start.
     opened: Vec<String>,
-    reload: (mpsc::Sender<oneshot::Sender<()>>, mpsc::Receiver<oneshot::Sender<()>>),
+    reload: (mpsc::Sender<Reload>, mpsc::Receiver<Reload>),
 }
 
 /// Speaks to a running sidecar.
 #[derive(Clone)]
 pub struct Handle {
-    reload: mpsc::Sender<oneshot::Sender<()>>,
+    reload: mpsc::Sender<Reload>,
+}
+
+/// What is to be taken over, and who waits for it.
+struct Reload {
+    config: Option<Result<Config, ConfigError>>,
+    done: oneshot::Sender<()>,
 }
 
 impl Handle {
     /// Has the contract directory read again; resolves when what is sound is in force.
     pub async fn reload(&self) {
+        self.send(None).await;
+    }
+
+    /// The same, with a configuration that was read again: of it `[sampling]` is taken over, the rest at the next start.
+    /// One that could not be read leaves what is in force and raises an alarm.
+    pub async fn reload_with(&self, config: Result<Config, ConfigError>) {
+        self.send(Some(config)).await;
+    }
+
+    async fn send(&self, config: Option<Result<Config, ConfigError>>) {
         let (done, is_done) = oneshot::channel();
-        if self.reload.send(done).await.is_ok() {
+        if self.reload.send(Reload { config, done }).await.is_ok() {
             // An error says that the sidecar has ended, and with it the need.
             let _ = is_done.await;
         }
@@ -231,7 +247,13 @@ impl App {
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
-                Some(done) = reload.recv() => {
+                Some(Reload { config: again, done }) = reload.recv() => {
+                    if let Some(again) = again {
+                        shared.metrics.configuration_read(again.as_ref().err());
+                        if let Ok(again) = again {
+                            installer.take_over(&again);
+                        }
+                    }
                     for name in install_again(&installer, &shared).await {
                         forward(&mut forwarders, &name, Topics::model(&config.log.prefix, &name));
                     }

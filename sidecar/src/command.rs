@@ -15,8 +15,8 @@ pub fn command() -> clap::Command {
     <Args as clap::CommandFactory>::command()
 }
 
-/// Runs the sidecar until SIGTERM or Ctrl-C. `args` are those after the name of the program. SIGHUP has the contracts
-/// read again. Exits with 0 after an orderly stop, with 1 where a task failed or it could not start, with 2 for a
+/// Runs the sidecar until SIGTERM or Ctrl-C. `args` are those after the name of the program. SIGHUP has the
+/// contracts and `[sampling]` read again. Exits with 0 after an orderly stop, with 1 where a task failed or it could not start, with 2 for a
 /// fault of the command line or the configuration.
 pub async fn run_from_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
     let args = match Args::try_parse_from(args) {
@@ -42,7 +42,7 @@ pub async fn run_from_args(args: impl IntoIterator<Item = impl Into<OsString> + 
         eprintln!("telemetry.filter: {error}");
         return ExitCode::from(2);
     }
-    match serve(config).await {
+    match serve(&args, config).await {
         Ok(code) => code,
         Err(error) => {
             tracing::error!(%error, "the sidecar cannot start");
@@ -51,16 +51,16 @@ pub async fn run_from_args(args: impl IntoIterator<Item = impl Into<OsString> + 
     }
 }
 
-async fn serve(config: Config) -> Result<ExitCode, Box<dyn std::error::Error>> {
+async fn serve(args: &Args, config: Config) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let requested = shutdown::requested()?;
     let mut hangups = signal(SignalKind::hangup())?;
     let app = App::build(config).await?;
     tracing::info!(api = %app.address(), admin = %app.admin_address(), "listening");
-    let handle = app.handle();
+    let (handle, args) = (app.handle(), args.clone());
     let reloads = tokio::spawn(async move {
         while hangups.recv().await.is_some() {
-            tracing::info!("SIGHUP: reading the contracts again");
-            handle.reload().await;
+            tracing::info!("SIGHUP: reading configuration and contracts again");
+            handle.reload_with(Config::from_args(&args)).await;
         }
     });
     let stopped = app.run(requested).await;

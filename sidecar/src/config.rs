@@ -17,7 +17,7 @@ use crate::transcode::BODY_BYTES_MAX;
 
 mod values;
 
-use values::{address, number, optional, options, prefix, text, type_name, url, word};
+use values::{address, number, optional, options, prefix, rates, text, type_name, url, word};
 
 /// The documented defaults.
 pub const DEFAULTS: &str = include_str!("config.default.toml");
@@ -25,11 +25,13 @@ pub const DEFAULTS: &str = include_str!("config.default.toml");
 /// What the names of environment variables begin with.
 pub const ENV_PREFIX: &str = "FLYWHEEL_SIDECAR_";
 
-/// The key whose value is a table of free names.
+/// The keys whose values are tables of free names.
 const LIBRDKAFKA: &str = "log.librdkafka";
+const SAMPLING: &str = "sampling";
+const FREE: [&str; 2] = [LIBRDKAFKA, SAMPLING];
 
 /// The command line.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(
     name = "flywheel-sidecar",
     version,
@@ -51,6 +53,8 @@ pub struct Config {
     pub replay: bool,
     pub listen: Listen,
     pub contracts: Contracts,
+    /// By model: the rate in place of the contract's.
+    pub sampling: BTreeMap<String, f64>,
     pub spool: Spool,
     pub log: Log,
     pub registry: Registry,
@@ -229,6 +233,7 @@ impl Config {
             "listen.uds" => self.listen.uds = optional(value).map(PathBuf::from),
             "listen.admin" => self.listen.admin = address(&text(value)?)?,
             "contracts.dir" => self.contracts.dir = PathBuf::from(text(value)?),
+            SAMPLING => self.sampling = rates(value)?,
             "spool.dir" => self.spool.dir = PathBuf::from(text(value)?),
             "spool.max_bytes" => self.spool.max_bytes = number(value, 1 << 20, u64::MAX)?,
             "spool.accepted" => {
@@ -281,6 +286,7 @@ impl Config {
             replay: false,
             listen: Listen { tcp: None, uds: None, admin: nowhere },
             contracts: Contracts { dir: PathBuf::new() },
+            sampling: BTreeMap::new(),
             spool: Spool { dir: PathBuf::new(), max_bytes: 0, accepted: Accepted::Kernel, sync_interval_ms: 0 },
             log: Log { url: String::new(), prefix: String::new(), partitions: 0, librdkafka: BTreeMap::new() },
             registry: Registry {
@@ -321,7 +327,7 @@ fn flatten(path: &str, table: Table, settings: &mut BTreeMap<String, Value>) {
     for (name, value) in table {
         let key = if path.is_empty() { name } else { format!("{path}.{name}") };
         match value {
-            Value::Table(table) if key != LIBRDKAFKA => flatten(&key, table, settings),
+            Value::Table(table) if !FREE.contains(&key.as_str()) => flatten(&key, table, settings),
             value => {
                 settings.insert(key, value);
             }

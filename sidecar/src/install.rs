@@ -4,11 +4,14 @@
 //! for the ledger; the models that are there at the start share the rest equally, and with them those whose contract is
 //! gone while their spool is not: what they accepted still goes to the log. A model that comes later gets the share it
 //! would have had; until the next start the sum can be that much more.
+//!
+//! A version in force is a contract with what this sidecar adds to it: where that changes, the same version comes into
+//! force anew.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use flywheel_schemas::contract::Contract;
@@ -20,6 +23,7 @@ use crate::contracts;
 use crate::ledger::end_of;
 use crate::models::{Model, Version, VersionError};
 use crate::shared::Shared;
+use crate::transcode::Local;
 
 /// Each service spool gets this part of the budget.
 pub(crate) const SERVICE_SHARE: u64 = 32;
@@ -56,6 +60,8 @@ pub(crate) struct Installer {
     spool: config::Spool,
     record_bytes_max: usize,
     producer_id: Uuid,
+    /// Sampling rates by model, in place of the contracts'.
+    rates: Mutex<BTreeMap<String, f64>>,
     /// Whether the directory was once without a fault; then faults of later texts do not make it unready.
     was_sound: AtomicBool,
 }
@@ -68,8 +74,18 @@ impl Installer {
             spool: config.spool.clone(),
             record_bytes_max: config.limits.body_bytes * GROWTH_MAX + RECORD_BYTES_FIXED,
             producer_id,
+            rates: Mutex::new(config.sampling.clone()),
             was_sound: AtomicBool::new(false),
         }
+    }
+
+    /// Takes over what a running sidecar can: the rates of `[sampling]`. [`Installer::install`] then puts them in force.
+    pub(crate) fn take_over(&self, config: &Config) {
+        *self.rates.lock().unwrap_or_else(PoisonError::into_inner) = config.sampling.clone();
+    }
+
+    fn local(&self, model: &str) -> Local {
+        Local { rate: self.rates.lock().unwrap_or_else(PoisonError::into_inner).get(model).copied() }
     }
 
     /// Reads the contract directory, opens the spools that are new, and puts in force what is sound. Gives the names of
@@ -106,6 +122,11 @@ impl Installer {
         if found.faulty.is_empty() {
             self.was_sound.store(true, Ordering::Relaxed);
         }
+        for name in self.rates.lock().unwrap_or_else(PoisonError::into_inner).keys() {
+            if !names.contains(name) {
+                tracing::warn!(model = name, "[sampling] has a rate for a model that has no contract here");
+            }
+        }
         if self.shared.models.all().is_empty() {
             tracing::warn!(dir = %dir.display(), "no contract is in force: every request will be answered with 404");
         }
@@ -124,25 +145,27 @@ impl Installer {
 
     fn put_in_force(&self, contract: Contract) -> Result<(), InstallError> {
         let (name, number) = (contract.model.clone(), contract.version);
+        let local = self.local(&name);
+        let rate = local.rate.unwrap_or(contract.sampling.rate);
         if let Some(model) = self.shared.models.get(&name) {
             let running = model.version();
-            let running = running.plan.contract();
-            if **running == contract {
+            let (in_force, is_same) = (running.plan.contract(), **running.plan.contract() == contract);
+            if is_same && *running.plan.local() == local {
                 return Ok(());
             }
-            if running.version == number {
+            if in_force.version == number && !is_same {
                 return Err(InstallError::SameVersion(number));
             }
-            let version = Version::prepare(contract, model.spool())?;
+            let version = Version::prepare(contract, local, model.spool())?;
             model.put_in_force(version);
         } else if let Some(spool) = self.shared.spool(&name) {
-            let version = Version::prepare(contract, &spool)?;
+            let version = Version::prepare(contract, local, &spool)?;
             let clock = if self.shared.replay { Some(end_of(&spool)?.time_ms) } else { None };
             let (producer_id, bytes_max) = (self.producer_id.into_bytes(), self.record_bytes_max);
             let model = Model::new(&name, producer_id, spool, bytes_max, version, &self.shared.metrics, clock);
             self.shared.models.add(Arc::new(model));
         }
-        self.shared.metrics.contract_loaded(&name, number);
+        self.shared.metrics.contract_loaded(&name, number, rate);
         Ok(())
     }
 }

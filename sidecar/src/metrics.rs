@@ -11,8 +11,10 @@
 //! | `flywheel_accept_seconds` | model, kind | histogram: from the head of a request to its answer |
 //! | `flywheel_dead_letters_total` | result (`kept`, `lost`) | refused bodies and undeliverable records |
 //! | `flywheel_contract_version` | model | the version in force |
+//! | `flywheel_sampling_rate` | model | the rate in force where no keep rule holds: the contract's, or the configuration's |
 //! | `flywheel_contract_loads_total` | result (`loaded`, `refused`) | contracts put in force, and those that were not |
 //! | `flywheel_invalid_contracts` | | contract files that are not in force for a fault, as of the last look |
+//! | `flywheel_invalid_settings` | source (`configuration`) | 1 while it has a fault, as of the last look; what was read before stays |
 //! | `flywheel_spool_bytes`, `flywheel_spool_max_bytes` | spool | on disk and on the way there; the bound |
 //! | `flywheel_spool_unforwarded_records` | spool | accepted and not yet in the log |
 //! | `flywheel_spool_failed` | spool | 1 while the disk takes nothing |
@@ -21,6 +23,8 @@
 //! | `flywheel_forward_blocked` | spool | 1 while a record cannot go on without a person |
 //! | `flywheel_log_away` | | 1 while no Kafka broker answers; records wait in the spools |
 //! | `flywheel_ledger_records_total` | closed_by | ledger records written |
+
+use std::sync::atomic::AtomicU64;
 
 use axum::http::StatusCode;
 use flywheel_schemas::wire::Kind;
@@ -32,6 +36,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::config::ConfigError;
 use crate::forward::Blocked;
 use crate::record::RecordKind;
 use crate::shared::Shared;
@@ -95,6 +100,11 @@ struct Outcome {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Source {
+    source: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ClosedBy {
     closed_by: &'static str,
 }
@@ -114,8 +124,10 @@ pub(crate) struct Metrics {
     accept_seconds: Family<Rows, Histogram, fn() -> Histogram>,
     dead_letters: Family<Outcome, Counter>,
     contract_version: Family<Model, Gauge>,
+    sampling_rate: Family<Model, Gauge<f64, AtomicU64>>,
     contract_loads: Family<Outcome, Counter>,
     invalid_contracts: Gauge,
+    invalid_settings: Family<Source, Gauge>,
     spool_bytes: SpoolGauge,
     spool_max_bytes: SpoolGauge,
     spool_unforwarded: SpoolGauge,
@@ -150,8 +162,10 @@ impl Metrics {
             accept_seconds: Family::new_with_constructor(seconds),
             dead_letters: Family::default(),
             contract_version: Family::default(),
+            sampling_rate: Family::default(),
             contract_loads: Family::default(),
             invalid_contracts: Gauge::default(),
+            invalid_settings: Family::default(),
             spool_bytes: Family::default(),
             spool_max_bytes: Family::default(),
             spool_unforwarded: Family::default(),
@@ -172,9 +186,12 @@ impl Metrics {
         registry.register_with_unit("accept", help, Unit::Seconds, of.accept_seconds.clone());
         registry.register("dead_letters", "Refused bodies and undeliverable records", of.dead_letters.clone());
         registry.register("contract_version", "The contract version in force", of.contract_version.clone());
+        registry.register("sampling_rate", "The rate in force where no keep rule holds", of.sampling_rate.clone());
         registry.register("contract_loads", "Contracts put in force, or refused", of.contract_loads.clone());
         let help = "Contract files that are not in force for a fault, as of the last look";
         registry.register("invalid_contracts", help, of.invalid_contracts.clone());
+        let help = "1 while it has a fault, as of the last look; what was read before stays in force";
+        registry.register("invalid_settings", help, of.invalid_settings.clone());
         registry.register_with_unit("spool", "On disk and on the way there", Unit::Bytes, of.spool_bytes.clone());
         registry.register_with_unit("spool_max", "The bound of a spool", Unit::Bytes, of.spool_max_bytes.clone());
         let help = "Accepted and not yet in the log";
@@ -248,8 +265,9 @@ impl Metrics {
     }
 
     /// A contract is in force.
-    pub(crate) fn contract_loaded(&self, model: &str, version: i32) {
-        tracing::info!(model, version, "contract in force");
+    pub(crate) fn contract_loaded(&self, model: &str, version: i32, rate: f64) {
+        tracing::info!(model, version, rate, "contract in force");
+        self.sampling_rate.get_or_create(&Model { model: model.to_owned() }).set(rate);
         self.contract_loads.get_or_create(&Outcome { result: "loaded" }).inc();
         self.contract_version.get_or_create(&Model { model: model.to_owned() }).set(i64::from(version));
     }
@@ -263,6 +281,14 @@ impl Metrics {
     /// The contract directory was looked through.
     pub(crate) fn contracts_read(&self, invalid: usize) {
         self.invalid_contracts.set(signed(invalid as u64));
+    }
+
+    /// The configuration was read again, for the settings that a running sidecar takes over.
+    pub(crate) fn configuration_read(&self, fault: Option<&ConfigError>) {
+        if let Some(fault) = fault {
+            tracing::error!(%fault, "configuration not taken over; the one in force stays");
+        }
+        self.invalid_settings.get_or_create(&Source { source: "configuration" }).set(i64::from(fault.is_some()));
     }
 
     /// A spool is open.

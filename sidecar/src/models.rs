@@ -15,7 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use crate::metrics::Metrics;
 use crate::record::{Envelope, RecordKind};
-use crate::transcode::{Plan, PlanError};
+use crate::transcode::{Local, Plan, PlanError};
 
 /// The longest step of a replay: about 115,000 records of passed time, which take some 10 MB of the spool.
 const STEP_DAYS_MAX: i64 = 400;
@@ -41,9 +41,9 @@ pub(crate) enum VersionError {
 
 impl Version {
     /// Compiles a contract and stores its schema texts in the spool, before the first record that uses them.
-    pub(crate) fn prepare(contract: Contract, spool: &Spool) -> Result<Version, VersionError> {
+    pub(crate) fn prepare(contract: Contract, local: Local, spool: &Spool) -> Result<Version, VersionError> {
         let keeps_refused_bodies = contract.dead_letter_body || !contract.has_private_field();
-        let plan = Plan::compile(Arc::new(contract))?;
+        let plan = Plan::compile_with(Arc::new(contract), local)?;
         let prediction_schema = spool.add_schema(plan.prediction_schema())?;
         let outcome_schema = spool.add_schema(plan.outcome_schema())?;
         Ok(Version { plan, prediction_schema, outcome_schema, keeps_refused_bodies })

@@ -71,3 +71,17 @@ fn secrets_are_not_shown() {
     assert!(!config.to_toml().contains("hunter2"));
     assert!(config.to_toml().contains("/k"));
 }
+
+#[test]
+fn rates_are_by_model() {
+    let rates = |pairs: &[(&str, f64)]| pairs.iter().map(|(model, rate)| ((*model).to_owned(), *rate)).collect();
+    let config = load("[sampling]\nflights = 0.1\nbags = 1", &[]).unwrap();
+    assert_eq!(config.sampling, rates(&[("flights", 0.1), ("bags", 1.0)]));
+    assert_eq!(load(&config.to_toml(), &[]).unwrap(), config);
+    let config = load("[sampling]\nflights = 0.1", &[("FLYWHEEL_SIDECAR_SAMPLING", "bags=0.5, fuel=1e-3")]).unwrap();
+    assert_eq!(config.sampling, rates(&[("bags", 0.5), ("fuel", 0.001)]));
+    for wrong in ["0", "1.1", "-0.5", "nan", "true", "\"much\"", "2"] {
+        let error = load(&format!("[sampling]\nflights = {wrong}"), &[]).unwrap_err().to_string();
+        assert!(error.contains("`sampling`: `flights`: a rate is"), "{wrong}: {error}");
+    }
+}

@@ -81,3 +81,22 @@ pub(super) fn options(value: &Value) -> Result<BTreeMap<String, String>, String>
         })
         .collect()
 }
+
+/// Sampling rates by model.
+pub(super) fn rates(value: &Value) -> Result<BTreeMap<String, f64>, String> {
+    let table = value.as_table().cloned().unwrap_or_default();
+    let rates = table.into_iter().map(|(model, value)| {
+        let rate = match &value {
+            Value::Float(rate) => Some(*rate),
+            Value::Integer(1) => Some(1.0),
+            // From the environment.
+            Value::String(text) => text.parse().ok(),
+            _ => None,
+        };
+        match rate.filter(|rate| *rate > 0.0 && *rate <= 1.0) {
+            Some(rate) => Ok((model, rate)),
+            None => Err(format!("`{model}`: a rate is a number that is more than 0 and at most 1")),
+        }
+    });
+    rates.collect()
+}

@@ -6,6 +6,7 @@ use flywheel_spool::Options;
 use super::*;
 use crate::models::Version;
 use crate::record::ProducerSeq;
+use crate::transcode::Local;
 use crate::transcode::avro::take_long;
 
 const OLD: Uuid = Uuid::from_u128(1);
@@ -139,7 +140,7 @@ async fn an_interval_in_which_only_refusals_grew_is_recorded_and_one_in_which_no
     let metrics = Metrics::new();
     let contract = Contract::parse("apiVersion: flywheel/v1\nkind: ModelContract\nmodel: m\nversion: 1\n").unwrap();
     let rows = Spool::open(&dir.path().join("m"), Options::default()).unwrap();
-    let version = Version::prepare(contract, &rows).unwrap();
+    let version = Version::prepare(contract, Local::default(), &rows).unwrap();
     let model = Arc::new(Model::new("m", [0; 16], rows, 1 << 20, version, &metrics, None));
     let models = [model.clone()];
     let lane = model.lane(Kind::Predictions);

@@ -32,7 +32,7 @@
 //! Both act here, before a byte can reach the disk. A prediction is in when [`flywheel_schemas::sampling::is_in`] says so of
 //! its key and its rate: the key is the text of the prediction id or of the field that the contract names (integers in
 //! decimal), and where that field is absent the prediction id; the rate is that of the first `keep` rule that holds, else
-//! the contract's. A prediction that is out is checked like any other and then leaves `out` alone. `drop` writes null, `mask` writes `***` for a string and null for the rest; values are checked first.
+//! the contract's, or what the sidecar's configuration has in its place. A prediction that is out is checked like any other and then leaves `out` alone. `drop` writes null, `mask` writes `***` for a string and null for the rest; values are checked first.
 //!
 //! # Outcomes
 //! An assert has `labels` as an object with at least one label and no null; a retract has an array of names, or none
@@ -67,7 +67,7 @@ use block::Segment;
 pub use fault::{FAULTS_MAX, Fault, KEY_BYTES_MAX, Reason};
 pub use identity::Id;
 pub use outcome::{Stated, outcome};
-pub use plan::{Plan, PlanError};
+pub use plan::{Local, Plan, PlanError};
 pub use prediction::{Served, prediction};
 
 /// Bytes of a body. Bounds the buffers of [`Scratch`]: the largest growth is `list<double>`, eight bytes for two.

@@ -16,6 +16,7 @@ use super::value::Bounds;
 #[derive(Debug)]
 pub struct Plan {
     contract: Arc<Contract>,
+    local: Local,
     prediction_schema: Arc<str>,
     outcome_schema: Arc<str>,
     pub(super) prediction_keys: Names,
@@ -29,6 +30,13 @@ pub struct Plan {
     pub(super) labels: BlockPlan,
     /// Per label: whether its facts are told apart by `outcome_id`.
     pub(super) is_counted: Vec<bool>,
+}
+
+/// What a sidecar adds to a contract.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Local {
+    /// In place of `sampling.rate`: more than 0, at most 1.
+    pub rate: Option<f64>,
 }
 
 /// One field of a datum and what goes there.
@@ -81,6 +89,14 @@ impl Plan {
     /// # Errors
     /// Where the contract asks for what transcoding cannot do.
     pub fn compile(contract: Arc<Contract>) -> Result<Plan, PlanError> {
+        Plan::compile_with(contract, Local::default())
+    }
+
+    /// Compiles what `contract` says, with what this sidecar adds to it.
+    ///
+    /// # Errors
+    /// Where the contract asks for what transcoding cannot do.
+    pub fn compile_with(contract: Arc<Contract>, local: Local) -> Result<Plan, PlanError> {
         if let Some((_, field)) = contract.fields().find(|(_, field)| field.privacy == Privacy::Hmac) {
             return Err(PlanError::Hmac { field: field.name.clone() });
         }
@@ -114,7 +130,7 @@ impl Plan {
             is_counted: is_counted.collect(),
             prediction_parts: parts(&prediction_layout, prediction::part_of)?,
             outcome_parts: parts(&outcome_layout, outcome::part_of)?,
-            sampling: SamplePlan::compile(&contract, &blocks)?,
+            sampling: SamplePlan::compile(&contract, local.rate, &blocks)?,
             prediction_keys: Names::new(prediction::KEYS),
             outcome_keys: Names::new(outcome::KEYS),
             prediction_schema: prediction_text.into(),
@@ -122,11 +138,21 @@ impl Plan {
             blocks,
             labels,
             contract,
+            local,
         })
     }
 
     pub fn contract(&self) -> &Arc<Contract> {
         &self.contract
+    }
+
+    pub fn local(&self) -> &Local {
+        &self.local
+    }
+
+    /// The rate of predictions for which no keep rule holds.
+    pub fn rate(&self) -> f64 {
+        self.local.rate.unwrap_or(self.contract.sampling.rate)
     }
 
     /// The text of the Avro schema that predictions are written by.

@@ -48,10 +48,14 @@ enum Test {
 }
 
 impl SamplePlan {
-    /// None where every prediction is kept.
-    pub fn compile(contract: &Contract, blocks: &[BlockPlan; 5]) -> Result<Option<SamplePlan>, PlanError> {
+    /// None where every prediction is kept. `rate`: in place of the contract's.
+    pub fn compile(
+        contract: &Contract,
+        rate: Option<f64>,
+        blocks: &[BlockPlan; 5],
+    ) -> Result<Option<SamplePlan>, PlanError> {
         let sampling = &contract.sampling;
-        let rate = sampling.rate;
+        let rate = rate.unwrap_or(sampling.rate);
         if rate >= 1.0 && sampling.keep.iter().all(|rule| rule.rate >= 1.0) {
             return Ok(None);
         }

@@ -6,4 +6,5 @@ mod intake;
 mod limits;
 mod replay;
 mod restart;
+mod sampling;
 mod sidecar;

@@ -129,16 +129,19 @@ async fn what_a_model_accepted_is_forwarded_though_its_contract_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hang_up_reads_the_contracts_again() {
-    let place = Place::new();
+async fn a_hang_up_reads_contracts_and_rates_again() {
+    let mut place = Place::new();
     let process = Process::start(&place).await;
     place.contract("other.yaml", &CONTRACT.replace("model: flights", "model: other"));
+    place.config.sampling.insert("other".to_owned(), 1e-9);
+    std::fs::write(place.dir.path().join("sidecar.toml"), place.config.to_toml()).unwrap();
     process.signal("HUP");
     let mut client = Client::uds(place.uds()).await;
     eventually("the new model is known", async || {
         client.post("/v1/models/other/predictions", prediction(1)).await.status == 202
     })
     .await;
+    assert_eq!(place.records("other"), [], "sampled out at such a rate");
     assert!(process.terminate().await.success());
 }
 
