@@ -5,6 +5,7 @@
 //! | `flywheel_joiner_landed_rows_total` | model, kind | records that became a row of a batch |
 //! | `flywheel_joiner_dead_letters_total` | model, kind, reason | records that could not be landed |
 //! | `flywheel_joiner_rerouted_total` | model | records appended to the partition that their key belongs to |
+//! | `flywheel_joiner_sampled_out_outcomes_total` | model | landed outcomes whose prediction its contract samples out |
 //! | `flywheel_joiner_committed_rows_total` | table | rows in committed snapshots |
 //! | `flywheel_joiner_commits_total` | table | snapshots committed |
 //! | `flywheel_joiner_fenced_total` | table | batches given up because another joiner had landed them |
@@ -99,6 +100,7 @@ pub(crate) struct Metrics {
     landed: Family<OfKind, Counter>,
     dead_letters: Family<OfReason, Counter>,
     rerouted: Family<OfModel, Counter>,
+    sampled_out_outcomes: Family<OfModel, Counter>,
     committed_rows: Family<OfTable, Counter>,
     commits: Family<OfTable, Counter>,
     fenced: Family<OfTable, Counter>,
@@ -125,6 +127,7 @@ impl Metrics {
             landed: Family::default(),
             dead_letters: Family::default(),
             rerouted: Family::default(),
+            sampled_out_outcomes: Family::default(),
             committed_rows: Family::default(),
             commits: Family::default(),
             fenced: Family::default(),
@@ -145,6 +148,8 @@ impl Metrics {
         registry.register("landed_rows", "Records that became a row of a batch", metrics.landed.clone());
         registry.register("dead_letters", "Records that could not be landed", metrics.dead_letters.clone());
         registry.register("rerouted", "Records appended to the partition of their key", metrics.rerouted.clone());
+        let help = "Landed outcomes whose prediction its contract samples out";
+        registry.register("sampled_out_outcomes", help, metrics.sampled_out_outcomes.clone());
         registry.register("committed_rows", "Rows in committed snapshots", metrics.committed_rows.clone());
         registry.register("commits", "Snapshots committed", metrics.commits.clone());
         registry.register("fenced", "Batches that another joiner had landed", metrics.fenced.clone());
@@ -184,6 +189,11 @@ impl Metrics {
     pub fn rerouted(&self, model: &str, kind: Kind, from: i32, to: i32) {
         tracing::debug!(model, kind = kind.name(), from, to, "record appended to the partition of its key");
         self.rerouted.get_or_create(&of(model)).inc();
+    }
+
+    /// An outcome of a prediction that was never written, as the contract alone says. There may be thousands a second.
+    pub fn sampled_out_outcome(&self, model: &str) {
+        self.sampled_out_outcomes.get_or_create(&of(model)).inc();
     }
 
     pub fn committed(&self, model: &str, table: &str, rows: usize) {

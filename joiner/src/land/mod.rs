@@ -195,6 +195,10 @@ impl Pipeline {
         let landing = self.landings.get_mut(record.kind);
         if record.kind == Kind::Outcomes {
             let statement = schema.decoder.statement(datum, &origin).map_err(PipelineError::decode)?;
+            // What the log holds lands, whoever it is about; that it will find no prediction is known already.
+            if schema.contract.samples_out(&keys.prediction_id) {
+                self.metrics.sampled_out_outcome(&self.model);
+            }
             landing.statements.push((keys.prediction_id, statement));
         }
         landing.rows.push(&schema.decoder, datum, &origin);

@@ -14,6 +14,7 @@ use flywheel_joiner::{App, Config};
 use flywheel_schemas::avro::{outcome_schema, prediction_schema};
 use flywheel_schemas::contract::Contract;
 use flywheel_schemas::registry::Registry;
+use flywheel_schemas::sampling::is_in;
 use flywheel_schemas::wire::{self, Kind};
 use flywheel_schemas::{id, partition};
 use flywheel_tests::servers::{shared, skipped};
@@ -45,8 +46,8 @@ seal: {when: all_closed, grid: 1s, drain: 1s, horizon: 1d}
 struct Joiner {
     config: Config,
     admin: String,
-    schema: String,
-    schema_id: u32,
+    predictions: (String, u32),
+    outcomes: (String, u32),
     producer: FutureProducer,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
@@ -54,6 +55,10 @@ struct Joiner {
 
 impl Joiner {
     async fn start(dir: &Path, prefix: &str) -> Joiner {
+        Joiner::start_with(dir, prefix, CONTRACT).await
+    }
+
+    async fn start_with(dir: &Path, prefix: &str, contract: &str) -> Joiner {
         let at = |name: &str| dir.join(name).display().to_string();
         let mut config = Config::default();
         config.log.url = format!("kafka://{}", shared().kafka.address());
@@ -65,36 +70,65 @@ impl Joiner {
         config.index.dir = dir.join("index");
         config.commit.interval_ms = 500;
         config.listen.admin = "127.0.0.1:0".to_owned();
-        let contract = Contract::parse(CONTRACT).unwrap_or_else(|faults| panic!("{faults:?}"));
+        let contract = Contract::parse(contract).unwrap_or_else(|faults| panic!("{faults:?}"));
         let registry = Registry::open(&config.registry()).unwrap();
         let subject = |kind| wire::subject(&wire::topic(prefix, "m", kind));
-        let schema = prediction_schema(&contract);
-        let schema_id = registry.register(&subject(Kind::Predictions), &schema).await.unwrap();
-        registry.register(&subject(Kind::Outcomes), &outcome_schema(&contract)).await.unwrap();
+        let register = async |kind, schema: String| {
+            let id = registry.register(&subject(kind), &schema).await.unwrap();
+            (schema, id)
+        };
+        let predictions = register(Kind::Predictions, prediction_schema(&contract)).await;
+        let outcomes = register(Kind::Outcomes, outcome_schema(&contract)).await;
         let app = App::build(config.clone()).await.unwrap();
         let admin = format!("http://{}/metrics", app.admin_address().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move { app.run(async { drop(stopped.await) }).await.unwrap() });
         let producer = ClientConfig::new().set("bootstrap.servers", shared().kafka.address()).create().unwrap();
-        Joiner { config, admin, schema, schema_id, producer, stop, task }
+        Joiner { config, admin, predictions, outcomes, producer, stop, task }
     }
 
     /// Sends a prediction of now to a partition, which may be one that it does not belong to.
     async fn send(&self, prediction_id: &str, event_ms: i64, number: i32) {
-        let schema = apache_avro::Schema::parse_str(&self.schema).unwrap();
         let record = |name: &str, value: f64| Value::Record(vec![(name.to_owned(), Value::Double(value))]);
         // What is left out becomes null.
-        let value = Value::Record(vec![
-            ("prediction_id".to_owned(), Value::String(prediction_id.to_owned())),
-            ("event_time".to_owned(), Value::TimestampMicros(event_ms * 1000)),
-            ("contract_version".to_owned(), Value::Int(1)),
-            ("features".to_owned(), record("x", 1.5)),
-            ("prediction".to_owned(), record("p", 0.5)),
-        ]);
-        let value = value.resolve(&schema).unwrap();
+        let fields = vec![
+            ("prediction_id", Value::String(prediction_id.to_owned())),
+            ("event_time", Value::TimestampMicros(event_ms * 1000)),
+            ("contract_version", Value::Int(1)),
+            ("features", record("x", 1.5)),
+            ("prediction", record("p", 0.5)),
+        ];
+        self.send_record(Kind::Predictions, prediction_id, number, fields).await;
+    }
+
+    /// Sends a statement that the label `won` is true.
+    async fn state(&self, prediction_id: &str, event_ms: i64) {
+        let fields = vec![
+            ("prediction_id", Value::String(prediction_id.to_owned())),
+            ("event_id", Value::String(id::mint(event_ms).to_string())),
+            ("outcome_id", Value::String(String::new())),
+            ("revision", Value::Long(0)),
+            ("op", Value::String("assert".to_owned())),
+            ("op_time", Value::TimestampMicros(event_ms * 1000)),
+            ("event_time", Value::TimestampMicros(event_ms * 1000)),
+            ("contract_version", Value::Int(1)),
+            ("label", Value::Record(vec![("won".to_owned(), Value::Boolean(true))])),
+        ];
+        let number = partition::of(prediction_id.as_bytes(), PARTITIONS);
+        self.send_record(Kind::Outcomes, prediction_id, number, fields).await;
+    }
+
+    async fn send_record(&self, kind: Kind, prediction_id: &str, number: i32, fields: Vec<(&str, Value)>) {
+        let (schema, schema_id) = match kind {
+            Kind::Predictions => &self.predictions,
+            Kind::Outcomes => &self.outcomes,
+        };
+        let schema = apache_avro::Schema::parse_str(schema).unwrap();
+        let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let value = Value::Record(fields).resolve(&schema).unwrap();
         let datum = GenericDatumWriter::builder(&schema).build().unwrap().write_value_to_vec(value).unwrap();
-        let payload = [wire::frame(self.schema_id).as_slice(), &datum].concat();
-        let topic = wire::topic(&self.config.log.prefix, "m", Kind::Predictions);
+        let payload = [wire::frame(*schema_id).as_slice(), &datum].concat();
+        let topic = wire::topic(&self.config.log.prefix, "m", kind);
         let record = FutureRecord::to(&topic).partition(number).key(prediction_id).payload(&payload);
         self.producer.send(record, BOUND).await.unwrap();
     }
@@ -179,6 +213,27 @@ async fn partitions_that_stand_still_are_sealed_and_a_record_out_of_place_is_lan
     }
     assert!(records >= i64::from(PARTITIONS) + 3, "{records}");
     source.close().await;
+}
+
+/// An outcome whose prediction the contract's own rate leaves out lands like any other, and is counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outcomes_of_predictions_that_were_sampled_out_are_counted() {
+    if skipped("outcomes_of_predictions_that_were_sampled_out_are_counted") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    make_topics(shared().kafka.address(), "sampled", "m", &[BY_BROKER]).await;
+    let contract = format!("{CONTRACT}sampling: {{rate: 0.5}}\n");
+    let joiner = Joiner::start_with(dir.path(), "sampled", &contract).await;
+    let event_ms = now_ms();
+    let ids: Vec<String> = (0..20).map(|_| id::mint(event_ms).to_string()).collect();
+    for id in &ids {
+        joiner.state(id, event_ms).await;
+    }
+    joiner.until_rows("m_outcomes", ids.len()).await;
+    let sampled_out = ids.iter().filter(|id| !is_in(id.as_bytes(), 0.5)).count();
+    assert_eq!(joiner.metric("sampled_out_outcomes_total").await, sampled_out as f64);
+    joiner.finish().await;
 }
 
 async fn source(prefix: &str) -> Source {
