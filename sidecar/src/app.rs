@@ -7,7 +7,7 @@
 //! | one forwarder per spool | `App::run` | the sidecar stops, with a failure; the spools keep everything | go on to the end of the spool, `shutdown.drain_ms` at most |
 //! | look for absent brokers, every second | the Kafka producer | asked again | ends with the producer |
 //! | ledger, every 60 s | `App::run` itself | logged; counts go into the next record | closing records |
-//! | contracts and `[sampling]`, on [`Handle::reload`] | `App::run` itself | logged and counted; what was in force stays | none |
+//! | contracts, keys and `[sampling]`, on [`Handle::reload`] | `App::run` itself | logged and counted; what was in force stays | none |
 //! | one writer thread per spool | the spool | appends fail with 503 until the disk takes records again | writes and syncs everything |
 //!
 //! The order of the stop: unready, intake ends, spools synced, ledger closed, forwarders drained together, spools

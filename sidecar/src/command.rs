@@ -1,13 +1,17 @@
 //! The command line: configuration, telemetry, the app, and the signals that end it.
 
 use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Args, Config, LogFormat, Telemetry};
+use crate::config::{Args, Config, LogFormat, Telemetry, Tool};
+use crate::privacy::KeyRing;
+use crate::transcode::BODY_BYTES_MAX;
 use crate::{App, shutdown};
 
 /// The command for another binary that runs the sidecar as its child; see [`run_from_args`].
@@ -27,6 +31,9 @@ pub async fn run_from_args(args: impl IntoIterator<Item = impl Into<OsString> + 
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
+    if let Some(Tool::Pseudonym { key_file }) = &args.tool {
+        return pseudonyms(key_file);
+    }
     let config = match Config::from_args(&args) {
         Ok(config) => config,
         Err(error) => {
@@ -46,6 +53,25 @@ pub async fn run_from_args(args: impl IntoIterator<Item = impl Into<OsString> + 
         Ok(code) => code,
         Err(error) => {
             tracing::error!(%error, "the sidecar cannot start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says what the text on standard input is called in rows. One line break at its end, as `echo` makes it, is no part of it.
+fn pseudonyms(key_file: &Path) -> ExitCode {
+    let said = KeyRing::read(key_file).map_err(|error| format!("{}: {error}", key_file.display())).and_then(|keys| {
+        let mut text = Vec::new();
+        std::io::stdin().take(BODY_BYTES_MAX as u64).read_to_end(&mut text).map_err(|error| error.to_string())?;
+        let text = text.strip_suffix(b"\n").unwrap_or(&text);
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        let lines: Vec<String> = keys.pseudonyms(text).collect();
+        writeln!(std::io::stdout(), "{}", lines.join("\n")).map_err(|error| error.to_string())
+    });
+    match said {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
             ExitCode::FAILURE
         }
     }

@@ -30,6 +30,17 @@ const LIBRDKAFKA: &str = "log.librdkafka";
 const SAMPLING: &str = "sampling";
 const FREE: [&str; 2] = [LIBRDKAFKA, SAMPLING];
 
+/// What the binary does instead of serving.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Tool {
+    /// Print what a text read from standard input is called in rows: its pseudonym under every key, newest first.
+    Pseudonym {
+        /// The file that `privacy.key_file` names.
+        #[arg(long, value_name = "FILE")]
+        key_file: PathBuf,
+    },
+}
+
 /// The command line.
 #[derive(Debug, Clone, Parser)]
 #[command(
@@ -45,6 +56,8 @@ pub struct Args {
     /// Print the configuration in force and exit.
     #[arg(long)]
     pub print_config: bool,
+    #[command(subcommand)]
+    pub tool: Option<Tool>,
 }
 
 /// Every setting; what each means stands in [`DEFAULTS`].
@@ -55,6 +68,7 @@ pub struct Config {
     pub contracts: Contracts,
     /// By model: the rate in place of the contract's.
     pub sampling: BTreeMap<String, f64>,
+    pub privacy: Privacy,
     pub spool: Spool,
     pub log: Log,
     pub registry: Registry,
@@ -73,6 +87,11 @@ pub struct Listen {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Contracts {
     pub dir: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Privacy {
+    pub key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -234,6 +253,7 @@ impl Config {
             "listen.admin" => self.listen.admin = address(&text(value)?)?,
             "contracts.dir" => self.contracts.dir = PathBuf::from(text(value)?),
             SAMPLING => self.sampling = rates(value)?,
+            "privacy.key_file" => self.privacy.key_file = optional(value).map(PathBuf::from),
             "spool.dir" => self.spool.dir = PathBuf::from(text(value)?),
             "spool.max_bytes" => self.spool.max_bytes = number(value, 1 << 20, u64::MAX)?,
             "spool.accepted" => {
@@ -287,6 +307,7 @@ impl Config {
             listen: Listen { tcp: None, uds: None, admin: nowhere },
             contracts: Contracts { dir: PathBuf::new() },
             sampling: BTreeMap::new(),
+            privacy: Privacy { key_file: None },
             spool: Spool { dir: PathBuf::new(), max_bytes: 0, accepted: Accepted::Kernel, sync_interval_ms: 0 },
             log: Log { url: String::new(), prefix: String::new(), partitions: 0, librdkafka: BTreeMap::new() },
             registry: Registry {

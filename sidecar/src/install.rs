@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use flywheel_schemas::contract::Contract;
+use flywheel_schemas::contract::{Contract, Privacy};
 use flywheel_spool::{Options, Spool, SpoolError};
 use uuid::Uuid;
 
@@ -22,6 +22,7 @@ use crate::config::{self, Config};
 use crate::contracts;
 use crate::ledger::end_of;
 use crate::models::{Model, Version, VersionError};
+use crate::privacy::KeyRing;
 use crate::shared::Shared;
 use crate::transcode::Local;
 
@@ -62,6 +63,9 @@ pub(crate) struct Installer {
     producer_id: Uuid,
     /// Sampling rates by model, in place of the contracts'.
     rates: Mutex<BTreeMap<String, f64>>,
+    key_file: Option<PathBuf>,
+    /// The last that were read without a fault.
+    keys: Mutex<Option<Arc<KeyRing>>>,
     /// Whether the directory was once without a fault; then faults of later texts do not make it unready.
     was_sound: AtomicBool,
 }
@@ -75,6 +79,8 @@ impl Installer {
             record_bytes_max: config.limits.body_bytes * GROWTH_MAX + RECORD_BYTES_FIXED,
             producer_id,
             rates: Mutex::new(config.sampling.clone()),
+            key_file: config.privacy.key_file.clone(),
+            keys: Mutex::default(),
             was_sound: AtomicBool::new(false),
         }
     }
@@ -84,17 +90,31 @@ impl Installer {
         *self.rates.lock().unwrap_or_else(PoisonError::into_inner) = config.sampling.clone();
     }
 
-    fn local(&self, model: &str) -> Local {
-        Local { rate: self.rates.lock().unwrap_or_else(PoisonError::into_inner).get(model).copied() }
+    fn local(&self, contract: &Contract) -> Local {
+        let rate = self.rates.lock().unwrap_or_else(PoisonError::into_inner).get(&contract.model).copied();
+        let needs_keys = contract.fields().any(|(_, field)| field.privacy == Privacy::Hmac);
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        Local { rate, keys: keys.clone().filter(|_| needs_keys) }
     }
 
-    /// Reads the contract directory, opens the spools that are new, and puts in force what is sound. Gives the names of
+    /// Reads the key file again. Keys that were good stay in force where it has a fault.
+    fn read_keys(&self) {
+        let Some(path) = &self.key_file else { return };
+        let read = KeyRing::read(path);
+        self.shared.metrics.key_file_read(path, read.as_ref().err());
+        if let Ok(keys) = read {
+            *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(keys));
+        }
+    }
+
+    /// Reads key file and contract directory, opens the spools that are new, and puts in force what is sound. Gives the names of
     /// the new spools. Blocks for the disk.
     ///
     /// # Errors
     /// At the start, where a spool cannot be opened; and where the directory cannot be read. Faulty contracts are logged
     /// and counted, and take nothing from the others.
     pub(crate) fn install(&self) -> Result<Vec<String>, String> {
+        self.read_keys();
         let dir = &self.contracts_dir;
         let mut found = contracts::read(dir).map_err(|error| format!("contracts.dir {}: {error}", dir.display()))?;
         let mut names: BTreeSet<String> = found.contracts.iter().map(|(_, contract)| contract.model.clone()).collect();
@@ -145,7 +165,7 @@ impl Installer {
 
     fn put_in_force(&self, contract: Contract) -> Result<(), InstallError> {
         let (name, number) = (contract.model.clone(), contract.version);
-        let local = self.local(&name);
+        let local = self.local(&contract);
         let rate = local.rate.unwrap_or(contract.sampling.rate);
         if let Some(model) = self.shared.models.get(&name) {
             let running = model.version();

@@ -15,6 +15,7 @@ mod shared;
 
 mod api;
 mod server;
+mod privacy;
 pub mod transcode;
 pub mod record;
 mod dead_letter;

@@ -14,7 +14,7 @@
 //! | `flywheel_sampling_rate` | model | the rate in force where no keep rule holds: the contract's, or the configuration's |
 //! | `flywheel_contract_loads_total` | result (`loaded`, `refused`) | contracts put in force, and those that were not |
 //! | `flywheel_invalid_contracts` | | contract files that are not in force for a fault, as of the last look |
-//! | `flywheel_invalid_settings` | source (`configuration`) | 1 while it has a fault, as of the last look; what was read before stays |
+//! | `flywheel_invalid_settings` | source (`configuration`, `key_file`) | 1 while it has a fault, as of the last look; what was read before stays |
 //! | `flywheel_spool_bytes`, `flywheel_spool_max_bytes` | spool | on disk and on the way there; the bound |
 //! | `flywheel_spool_unforwarded_records` | spool | accepted and not yet in the log |
 //! | `flywheel_spool_failed` | spool | 1 while the disk takes nothing |
@@ -24,6 +24,7 @@
 //! | `flywheel_log_away` | | 1 while no Kafka broker answers; records wait in the spools |
 //! | `flywheel_ledger_records_total` | closed_by | ledger records written |
 
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
 use axum::http::StatusCode;
@@ -38,6 +39,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::config::ConfigError;
 use crate::forward::Blocked;
+use crate::privacy::{KeyFileError, is_world_readable};
 use crate::record::RecordKind;
 use crate::shared::Shared;
 
@@ -289,6 +291,19 @@ impl Metrics {
             tracing::error!(%fault, "configuration not taken over; the one in force stays");
         }
         self.invalid_settings.get_or_create(&Source { source: "configuration" }).set(i64::from(fault.is_some()));
+    }
+
+    /// The key file was read, again or for the first time.
+    pub(crate) fn key_file_read(&self, path: &Path, fault: Option<&KeyFileError>) {
+        let file = path.display().to_string();
+        match fault {
+            Some(fault) => tracing::error!(file, %fault, "key file not taken over; the keys in force before stay"),
+            None if is_world_readable(path) => {
+                tracing::warn!(file, "everybody on this machine can read the key file; take the right from others");
+            }
+            None => {}
+        }
+        self.invalid_settings.get_or_create(&Source { source: "key_file" }).set(i64::from(fault.is_some()));
     }
 
     /// A spool is open.

@@ -77,8 +77,10 @@ impl Call<'_> {
     pub(crate) fn refuse(&self, kind: Kind, faults: &[Fault], body: &[u8], body_bytes: usize) {
         let reason = faults.first().map_or("unknown", |fault| fault.reason.word());
         self.model.lane(kind).refuse(&self.shared.metrics, self.model.name(), kind, reason);
-        let body = self.model.version().keeps_refused_bodies.then_some(body);
-        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        let keeps_body = self.model.version().keeps_refused_bodies;
+        let body = keeps_body.then_some(body);
+        let text = if keeps_body { Fault::to_string } else { Fault::without_unknown_keys };
+        let faults: Vec<String> = faults.iter().map(text).collect();
         // The answer says what is wrong whether there is room for the letter or not.
         let _ = self.shared.dead_letters.keep(&Letter {
             model: self.model.name(),

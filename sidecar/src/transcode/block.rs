@@ -4,15 +4,16 @@
 //! the bytes stand as they must; else the recorded segments are put in order at the end.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use flywheel_schemas::contract::Privacy;
 use flywheel_schemas::types::Type;
 
-use super::avro::{close_array, put_bytes};
+use super::avro::{close_array, put_bytes, take_long};
 use super::fault::{Reason, Stop};
 use super::names::Names;
 use super::reader::Reader;
 use super::value::{self, Bounds, Trouble, mismatch};
+use crate::privacy::KeyRing;
 
 /// What stands for a masked string.
 const MASK: &[u8] = b"***";
@@ -37,8 +38,17 @@ pub(super) struct FieldPlan {
     pub null: u8,
     pub some: u8,
     pub required: bool,
-    pub privacy: Privacy,
+    pub treatment: Treatment,
     pub bounds: Option<Bounds>,
+}
+
+/// What becomes of a value that is right, before anything can keep it.
+#[derive(Debug, Clone)]
+pub(super) enum Treatment {
+    None,
+    Drop,
+    Mask,
+    Pseudonym(Arc<KeyRing>),
 }
 
 /// Where the bytes of a field stand.
@@ -186,16 +196,34 @@ impl Reader<'_, '_> {
                 self.trouble(&[plan.name, &field.name], trouble)?;
             }
         }
-        if field.privacy != Privacy::None {
-            self.scratch.blocks.truncate(start);
-            if field.privacy == Privacy::Mask && field.ty == Type::String {
-                self.scratch.blocks.push(field.some);
-                put_bytes(&mut self.scratch.blocks, MASK);
-            } else {
-                self.scratch.blocks.push(field.null);
-            }
+        if !matches!(field.treatment, Treatment::None) {
+            self.treat(field, start);
         }
         Ok(())
+    }
+
+    /// Puts what may be kept in the place of the value that was written from `start` on.
+    fn treat(&mut self, field: &FieldPlan, start: usize) {
+        let (text, blocks) = (&mut self.scratch.text, &mut self.scratch.blocks);
+        let kept = match &field.treatment {
+            Treatment::Mask if field.ty == Type::String => Some(MASK),
+            // None where the value was at fault; then nothing of the body is written.
+            Treatment::Pseudonym(keys) if field.ty == Type::String => {
+                take_long(&blocks[start + 1..]).map(|(_, value)| {
+                    keys.write_newest(value, text);
+                    text.as_bytes()
+                })
+            }
+            _ => None,
+        };
+        blocks.truncate(start);
+        match kept {
+            Some(kept) => {
+                blocks.push(field.some);
+                put_bytes(blocks, kept);
+            }
+            None => blocks.push(field.null),
+        }
     }
 
     fn null_field(&mut self, plan: &BlockPlan, field: &FieldPlan) -> Result<(), Stop> {

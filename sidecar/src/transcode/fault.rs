@@ -20,6 +20,21 @@ pub struct Fault {
     pub detail: String,
 }
 
+impl Fault {
+    /// The fault as text, without keys that the contract does not declare: a key that somebody made up can be anything,
+    /// a private value too.
+    pub(crate) fn without_unknown_keys(&self) -> String {
+        let known = match self.reason {
+            Reason::UnknownField | Reason::UnknownLabel => self.pointer.rsplit_once('/').map(|(known, _)| known),
+            _ => None,
+        };
+        match known {
+            Some(known) => format!("{known}/(undeclared): {}: {}", self.reason, self.detail),
+            None => self.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}: {}", self.pointer, self.reason, self.detail)

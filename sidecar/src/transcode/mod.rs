@@ -32,7 +32,8 @@
 //! Both act here, before a byte can reach the disk. A prediction is in when [`flywheel_schemas::sampling::is_in`] says so of
 //! its key and its rate: the key is the text of the prediction id or of the field that the contract names (integers in
 //! decimal), and where that field is absent the prediction id; the rate is that of the first `keep` rule that holds, else
-//! the contract's, or what the sidecar's configuration has in its place. A prediction that is out is checked like any other and then leaves `out` alone. `drop` writes null, `mask` writes `***` for a string and null for the rest; values are checked first.
+//! the contract's, or what the sidecar's configuration has in its place. A prediction that is out is checked like any other and then leaves `out` alone. `drop` writes null, `mask` writes `***` for a string and null for the rest; `hmac`
+//! the [pseudonym](crate::privacy) of a string; values are checked first.
 //!
 //! # Outcomes
 //! An assert has `labels` as an object with at least one label and no null; a retract has an array of names, or none

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use flywheel_schemas::avro::{Layout, LayoutField, SchemaError, Shape, outcome_schema, prediction_schema};
 use flywheel_schemas::contract::{Aggregate, Block, Contract, Expect, Privacy};
 
-use super::block::{BlockPlan, FieldPlan};
+use super::block::{BlockPlan, FieldPlan, Treatment};
 use super::names::Names;
 use super::outcome::{self, OutcomePart};
 use super::prediction::{self, PredictionPart};
 use super::sampling::SamplePlan;
 use super::value::Bounds;
+use crate::privacy::KeyRing;
 
 /// A contract made ready for bodies; compiled once per version.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub struct Plan {
 pub struct Local {
     /// In place of `sampling.rate`: more than 0, at most 1.
     pub rate: Option<f64>,
+    /// For fields with privacy `hmac`.
+    pub keys: Option<Arc<KeyRing>>,
 }
 
 /// One field of a datum and what goes there.
@@ -68,8 +71,11 @@ impl<P> Part<P> {
 /// Why a contract cannot be served, though it is valid.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    #[error("field `{field}`: privacy `hmac` needs a secret, which this version cannot be given; use `drop` or `mask`")]
-    Hmac { field: String },
+    #[error(
+        "field `{field}`: privacy `hmac` needs a key, and there is none: name a key file as `privacy.key_file` in the \
+         configuration of the sidecar"
+    )]
+    NoKey { field: String },
     #[error(
         "sampling.key `{key}` must be prediction_id or a string, uuid, int or long field of the entity or the context \
          without privacy"
@@ -97,28 +103,37 @@ impl Plan {
     /// # Errors
     /// Where the contract asks for what transcoding cannot do.
     pub fn compile_with(contract: Arc<Contract>, local: Local) -> Result<Plan, PlanError> {
-        if let Some((_, field)) = contract.fields().find(|(_, field)| field.privacy == Privacy::Hmac) {
-            return Err(PlanError::Hmac { field: field.name.clone() });
-        }
         let (prediction_text, outcome_text) = (prediction_schema(&contract), outcome_schema(&contract));
         let prediction_layout = Layout::parse(&prediction_text)?;
         let outcome_layout = Layout::parse(&outcome_text)?;
         let mut blocks = Vec::new();
         for block in Block::ALL {
             blocks.push(match sub_record(&prediction_layout, block.name()) {
-                Some(layout) => block_plan(block.name(), layout, |name| {
-                    let field = contract.block(block).iter().find(|field| field.name == name)?;
-                    Some(Declared { required: field.required, privacy: field.privacy, expect: field.expect.as_ref() })
-                })?,
+                Some(layout) => block_plan(
+                    block.name(),
+                    layout,
+                    |name| {
+                        let field = contract.block(block).iter().find(|field| field.name == name)?;
+                        Some(Declared {
+                            required: field.required,
+                            privacy: field.privacy,
+                            expect: field.expect.as_ref(),
+                        })
+                    },
+                    local.keys.as_ref(),
+                )?,
                 None => empty_block(block.name()),
             });
         }
         let blocks: [BlockPlan; 5] =
             blocks.try_into().map_err(|_| PlanError::Unfillable { field: "blocks".to_owned() })?;
         let mut labels = match sub_record(&outcome_layout, "label") {
-            Some(layout) => block_plan("labels", layout, |name| {
-                contract.label(name).map(|_| Declared { required: false, privacy: Privacy::None, expect: None })
-            })?,
+            Some(layout) => block_plan(
+                "labels",
+                layout,
+                |name| contract.label(name).map(|_| Declared { required: false, privacy: Privacy::None, expect: None }),
+                None,
+            )?,
             None => empty_block("labels"),
         };
         labels.holds_labels = true;
@@ -184,6 +199,7 @@ fn block_plan<'c>(
     name: &'static str,
     layout: &Layout,
     declared: impl Fn(&str) -> Option<Declared<'c>>,
+    keys: Option<&Arc<KeyRing>>,
 ) -> Result<BlockPlan, PlanError> {
     let mut fields = Vec::new();
     for field in &layout.fields {
@@ -197,7 +213,7 @@ fn block_plan<'c>(
             null,
             some,
             required: declared.required,
-            privacy: declared.privacy,
+            treatment: treatment(&field.name, declared.privacy, keys)?,
             bounds: declared.expect.map(|expect| Bounds::new(expect.min, expect.max)),
         });
     }
@@ -207,6 +223,18 @@ fn block_plan<'c>(
         has_required: fields.iter().any(|field| field.required),
         holds_labels: false,
         fields,
+    })
+}
+
+fn treatment(field: &str, privacy: Privacy, keys: Option<&Arc<KeyRing>>) -> Result<Treatment, PlanError> {
+    Ok(match privacy {
+        Privacy::None => Treatment::None,
+        Privacy::Drop => Treatment::Drop,
+        Privacy::Mask => Treatment::Mask,
+        Privacy::Hmac => match keys {
+            Some(keys) => Treatment::Pseudonym(keys.clone()),
+            None => return Err(PlanError::NoKey { field: field.to_owned() }),
+        },
     })
 }
 

@@ -2,13 +2,13 @@
 //!
 //! Rules and key look at the Avro bytes of a block that was just read, so nothing is read twice.
 
-use flywheel_schemas::contract::{Block, Condition, Contract, Keep, Privacy, Scalar};
+use flywheel_schemas::contract::{Block, Condition, Contract, Keep, Scalar};
 use flywheel_schemas::sampling;
 use flywheel_schemas::types::Type;
 
 use super::Scratch;
 use super::avro::take_long;
-use super::block::{BlockPlan, FieldPlan};
+use super::block::{BlockPlan, FieldPlan, Treatment};
 use super::identity::Id;
 use super::plan::PlanError;
 use super::reader::Reader;
@@ -93,7 +93,7 @@ impl Key {
         for block in [Block::Entity, Block::Context] {
             let fields = &blocks[block as usize].fields;
             if let Some(place) = fields.iter().position(|field| field.name == key)
-                && fields[place].privacy == Privacy::None
+                && matches!(fields[place].treatment, Treatment::None)
             {
                 let is_integer = match fields[place].ty {
                     Type::Int | Type::Long => true,
@@ -112,7 +112,7 @@ impl KeepPlan {
         let unusable = || PlanError::KeepField { field: rule.field.clone() };
         let place = fields.iter().position(|field| field.name == rule.field).ok_or_else(unusable)?;
         let field = &fields[place];
-        if field.privacy != Privacy::None {
+        if !matches!(field.treatment, Treatment::None) {
             return Err(unusable());
         }
         let test = match (&field.ty, &rule.condition) {

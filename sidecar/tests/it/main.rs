@@ -5,6 +5,7 @@ mod contracts;
 mod intake;
 mod limits;
 mod replay;
+mod privacy;
 mod restart;
 mod sampling;
 mod sidecar;
