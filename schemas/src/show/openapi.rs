@@ -12,9 +12,11 @@ pub fn openapi<'a>(contracts: impl IntoIterator<Item = &'a Contract>) -> Value {
     for contract in contracts {
         let model = &contract.model;
         let (prediction, outcome) = (format!("{model}_prediction"), format!("{model}_outcome"));
+        let candidates = format!("{model}_candidates");
         schemas.insert(prediction.clone(), prediction_body(contract));
+        schemas.insert(candidates.clone(), candidates_body(contract));
         schemas.insert(outcome.clone(), outcome_body(contract));
-        let prediction = reference(&prediction);
+        let prediction = json!({"oneOf": [reference(&prediction), reference(&candidates)]});
         paths.insert(
             format!("/v1/models/{model}/predictions"),
             json!({"post": endpoint(contract, "predictions", &prediction, prediction_answer())}),
@@ -143,6 +145,33 @@ fn prediction_body(contract: &Contract) -> Value {
         properties.insert(block.name().to_owned(), object(fields));
     }
     json!({"type": "object", "additionalProperties": false, "required": required, "properties": properties})
+}
+
+/// What all candidates of a request have in common, and an item for each.
+fn candidates_body(contract: &Contract) -> Value {
+    let mut item = prediction_body(contract);
+    // What is required may stand in either of the two.
+    remove_required(&mut item);
+    let mut shared = item.clone();
+    if let Some(properties) = shared["properties"].as_object_mut() {
+        properties.retain(|name, _| name != "prediction_id" && name != "rank");
+    }
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["items"],
+        "description": "The candidates of one request. The first key is one of the two; no key of an item stands in shared.",
+        "properties": {"shared": shared, "items": {"type": "array", "minItems": 1, "items": item}},
+    })
+}
+
+fn remove_required(schema: &mut Value) {
+    if let Some(object) = schema.as_object_mut() {
+        object.remove("required");
+        object.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten().for_each(|(_, schema)| {
+            remove_required(schema);
+        });
+    }
 }
 
 fn object(fields: &[Field]) -> Value {

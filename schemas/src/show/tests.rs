@@ -44,6 +44,10 @@ fn openapi_names_every_field_and_no_other() {
     assert_eq!(body["additionalProperties"], false);
     let required = body["properties"]["features"]["required"].as_array().unwrap();
     assert_eq!(required, &["dep_delay_min"]);
+    let candidates = &document["components"]["schemas"]["flight_delay_candidates"]["properties"];
+    let item = &candidates["items"]["items"]["properties"];
+    assert!(item["rank"].is_object() && candidates["shared"]["properties"]["rank"].is_null(), "{candidates}");
+    assert!(item["features"]["properties"]["carrier"].is_object() && item["features"]["required"].is_null(), "{item}");
     // Every reference has its target.
     let text = document.to_string();
     for (at, marker) in text.match_indices("#/components/schemas/") {

@@ -1,7 +1,9 @@
-//! NDJSON: a row per line. Each line is accepted or refused by itself, in line order; blank lines are passed over.
+//! Several rows in one body: NDJSON, a row per line, and the candidates of one request. Each row is accepted or refused by
+//! itself, in the order of the body; blank lines are passed over.
 //!
-//! A batch that is wholly accepted is a 202 with the ids; any other a 207 with a result per line, whether it has one
-//! refused line or none that was accepted. A last line that is cut short is that line's fault.
+//! A batch that is wholly accepted is a 202 with the ids; any other a 207 with a result per row, whether it has one
+//! refused row or none that was accepted. A last line that is cut short is that line's fault. Candidates are no row at all
+//! where the body is no JSON or what they have in common is at fault: that is a 422 for the whole.
 
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
@@ -9,9 +11,10 @@ use axum::response::Response;
 use flywheel_spool::AppendError;
 
 use super::error::{Problem, retry_after_spool};
-use super::intake::{Call, Refusal};
-use super::{Intake, json, put_text};
-use crate::transcode::{Fault, Id, Reason};
+use super::intake::{Appended, Call, Refusal};
+use super::predictions::Predictions;
+use super::{Intake, Row, json, put_text};
+use crate::transcode::{Candidates, Fault, Id, Reason};
 
 /// Faults that one answer lists in full; of the lines after that it lists the first fault each. Bounds the answer.
 const FAULTS_LISTED_MAX: usize = 1000;
@@ -28,10 +31,7 @@ pub(crate) async fn take<I: Intake>(call: &Call<'_>, body: &[u8]) -> Result<Resp
     let rows_max = call.shared.limits.batch_rows;
     let lines: Vec<&[u8]> = lines(body).take(rows_max + 1).collect();
     if lines.len() > rows_max {
-        let detail = format!("a batch has at most limits.batch_rows = {rows_max} rows");
-        let fault = Fault { pointer: String::new(), reason: Reason::TooLarge, detail: detail.clone() };
-        call.refuse(I::KIND, &[fault], body, body.len());
-        return Err(Problem::too_large(detail));
+        return Err(too_many::<I>(call, body));
     }
     if lines.is_empty() {
         let fault =
@@ -44,6 +44,56 @@ pub(crate) async fn take<I: Intake>(call: &Call<'_>, body: &[u8]) -> Result<Resp
         let version = call.model.version();
         Ok(lines.iter().map(|line| call.append::<I>(&version, &mut entry, work, line)).collect())
     })?;
+    Ok(settle::<I>(call, appended, &lines).await)
+}
+
+/// The candidates of one request.
+pub(crate) async fn take_candidates(call: &Call<'_>, body: &[u8]) -> Result<Response, Problem> {
+    let version = call.model.version();
+    let (plan, rows_max) = (&version.plan, call.shared.limits.batch_rows);
+    let taken = call.shared.work.with(|work| {
+        let candidates = match Candidates::find(plan, &mut work.scratch, body, rows_max) {
+            Ok(candidates) if candidates.items().len() > rows_max => {
+                return Err(too_many::<Predictions>(call, body));
+            }
+            Ok(candidates) => candidates,
+            Err(faults) => return Ok(Err(faults)),
+        };
+        let mut group = match candidates.group(plan, &mut work.scratch) {
+            Ok(group) => group,
+            Err(faults) => return Ok(Err(faults)),
+        };
+        let mut entry = call.enter()?;
+        let mut appended = Vec::with_capacity(candidates.items().len());
+        for place in 0..candidates.items().len() {
+            appended.push(call.append_row::<Predictions>(&version, &mut entry, work, |work| {
+                let (scratch, datum) = (&mut work.scratch, &mut work.datum);
+                candidates.item(plan, scratch, &mut group, place, &call.receipt(), datum).map(Row::from)
+            }));
+        }
+        Ok(Ok((candidates, appended)))
+    })?;
+    match taken {
+        Ok((candidates, appended)) => {
+            let items: Vec<&[u8]> = candidates.items().iter().map(|item| item.as_bytes()).collect();
+            Ok(settle::<Predictions>(call, appended, &items).await)
+        }
+        Err(faults) => {
+            call.refuse(Predictions::KIND, &faults, body, body.len());
+            Err(Problem::refused(faults))
+        }
+    }
+}
+
+fn too_many<I: Intake>(call: &Call<'_>, body: &[u8]) -> Problem {
+    let detail = format!("a batch has at most limits.batch_rows = {} rows", call.shared.limits.batch_rows);
+    let fault = Fault { pointer: String::new(), reason: Reason::TooLarge, detail: detail.clone() };
+    call.refuse(I::KIND, &[fault], body, body.len());
+    Problem::too_large(detail)
+}
+
+/// Waits for the rows to be accepted, and says what became of each.
+async fn settle<I: Intake>(call: &Call<'_>, appended: Vec<Result<Appended, Refusal>>, lines: &[&[u8]]) -> Response {
     let lane = call.model.lane(I::KIND);
     let mut results = Vec::with_capacity(appended.len());
     let mut listed = 0;
@@ -76,7 +126,7 @@ pub(crate) async fn take<I: Intake>(call: &Call<'_>, body: &[u8]) -> Result<Resp
             }
         });
     }
-    Ok(answer::<I>(&results))
+    answer::<I>(&results)
 }
 
 /// The lines that are not blank.

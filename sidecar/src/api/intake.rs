@@ -44,6 +44,10 @@ impl Call<'_> {
         })
     }
 
+    pub(crate) fn receipt(&self) -> Receipt<'_> {
+        Receipt { now_ms: self.now_ms, trace_id: self.trace_id }
+    }
+
     /// Checks one row and appends it.
     pub(crate) fn append<I: Intake>(
         &self,
@@ -52,10 +56,19 @@ impl Call<'_> {
         work: &mut Work,
         body: &[u8],
     ) -> Result<Appended, Refusal> {
+        self.append_row::<I>(version, entry, work, |work| I::transcode(version, work, body, &self.receipt()))
+    }
+
+    /// Appends the row that `transcode` writes to `work.datum`.
+    pub(crate) fn append_row<I: Intake>(
+        &self,
+        version: &Version,
+        entry: &mut Entry<'_>,
+        work: &mut Work,
+        transcode: impl FnOnce(&mut Work) -> Result<Row, Vec<Fault>>,
+    ) -> Result<Appended, Refusal> {
         work.datum.clear();
-        let receipt = Receipt { now_ms: self.now_ms, trace_id: self.trace_id };
-        let Row { prediction_id, id, sampled_out } =
-            I::transcode(version, work, body, &receipt).map_err(Refusal::Faults)?;
+        let Row { prediction_id, id, sampled_out } = transcode(work).map_err(Refusal::Faults)?;
         if sampled_out {
             entry.pass().map_err(Refusal::Append)?;
             self.model.lane(I::KIND).leave_out();

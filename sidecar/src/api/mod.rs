@@ -2,7 +2,7 @@
 //!
 //! | path | body | answer |
 //! |---|---|---|
-//! | `POST /v1/models/{model}/predictions` | one object, or NDJSON | 202 `{"prediction_id"}`, 202 `{"prediction_ids"}`, 207 |
+//! | `POST /v1/models/{model}/predictions` | one object, NDJSON, or `{"shared", "items"}` | 202 `{"prediction_id"}`, 202 `{"prediction_ids"}`, 207 |
 //! | `POST /v1/models/{model}/outcomes` | one object, or NDJSON | 202 `{"event_id"}`, 202 `{"event_ids"}`, 207 |
 //! | `POST /v1/models/{model}/time` | none | 202; in a replay only |
 //! | `GET /openapi.json` | | the same, by the contracts in force |
@@ -76,6 +76,11 @@ pub(crate) trait Intake: 'static {
 
     /// Writes the datum of `body` to `work.datum`.
     fn transcode(version: &Version, work: &mut Work, body: &[u8], receipt: &Receipt<'_>) -> Result<Row, Vec<Fault>>;
+
+    /// Whether a body of JSON is of the candidates of one request.
+    fn has_items(_body: &[u8]) -> bool {
+        false
+    }
 }
 
 /// A row that keeps the contract.
@@ -154,8 +159,13 @@ async fn take<I: Intake>(shared: &Shared, opening: Result<Opening, Problem>, bod
         }
     };
     // Boxed, as all that not every request needs, so that the future of one row stays small: it is allocated each time.
-    let response =
-        if is_batch { Box::pin(batch::take::<I>(&call, &body)).await? } else { one::<I>(&call, &body).await? };
+    let response = if is_batch {
+        Box::pin(batch::take::<I>(&call, &body)).await?
+    } else if I::has_items(&body) {
+        Box::pin(batch::take_candidates(&call, &body)).await?
+    } else {
+        one::<I>(&call, &body).await?
+    };
     model.lane(I::KIND).seconds.observe(started.elapsed().as_secs_f64());
     Ok(response)
 }

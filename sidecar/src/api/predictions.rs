@@ -7,7 +7,7 @@ use super::{Intake, Row};
 use crate::metrics::Route;
 use crate::models::Version;
 use crate::shared::Work;
-use crate::transcode::{self, Fault, Receipt};
+use crate::transcode::{self, Candidates, Fault, Receipt, Served};
 
 pub(crate) struct Predictions;
 
@@ -22,8 +22,17 @@ impl Intake for Predictions {
     }
 
     fn transcode(version: &Version, work: &mut Work, body: &[u8], receipt: &Receipt<'_>) -> Result<Row, Vec<Fault>> {
-        let served = transcode::prediction(&version.plan, &mut work.scratch, body, receipt, &mut work.datum)?;
+        transcode::prediction(&version.plan, &mut work.scratch, body, receipt, &mut work.datum).map(Row::from)
+    }
+
+    fn has_items(body: &[u8]) -> bool {
+        Candidates::are_in(body)
+    }
+}
+
+impl From<Served> for Row {
+    fn from(served: Served) -> Row {
         let id = served.prediction_id;
-        Ok(Row { prediction_id: id, id, sampled_out: served.sampled_out })
+        Row { prediction_id: id, id, sampled_out: served.sampled_out }
     }
 }

@@ -69,10 +69,13 @@ impl Segment {
 impl Reader<'_, '_> {
     /// Reads the object at the scanner and appends its record to `scratch.blocks`; `scratch.segments` then says where
     /// each field that came stands. None, and no segments, where there was null or no object.
-    pub fn block(&mut self, plan: &BlockPlan) -> Result<Option<Range<usize>>, Stop> {
+    ///
+    /// `base`: where the fields stand that the same block has elsewhere; empty where there is none. They become part of the
+    /// record, and none of them may come again.
+    pub fn block(&mut self, plan: &BlockPlan, base: &[Segment]) -> Result<Option<Range<usize>>, Stop> {
         self.scratch.segments.clear();
         if self.null()? {
-            self.absent_block(plan)?;
+            self.absent_block(plan, base)?;
             return Ok(None);
         }
         if self.scanner.peek() != b'{' {
@@ -82,19 +85,24 @@ impl Reader<'_, '_> {
             return Ok(None);
         }
         let start = self.scratch.blocks.len();
+        self.scratch.segments.extend_from_slice(base);
         self.scratch.segments.resize(plan.fields.len(), Segment::UNSEEN);
         // The place behind the last field that came, and whether one came that belongs before another.
         let mut next = 0;
-        let mut is_ordered = true;
-        let mut count = 0;
+        let mut is_ordered = base.is_empty();
+        let mut count = base.iter().filter(|segment| segment.is_seen()).count();
         let mut more = self.member(true)?;
         while more {
             match self.key(next, &plan.names)? {
                 Some(place) => {
                     let field = &plan.fields[place];
                     if self.scratch.segments[place].is_seen() {
-                        let path = [plan.name, &field.name];
-                        self.faults.add(&path, Reason::DuplicateKey, "the key has come before in this object")?;
+                        let detail = if base.get(place).is_some_and(|segment| segment.is_seen()) {
+                            "the key stands in `shared` too; leave it out of one of the two"
+                        } else {
+                            "the key has come before in this object"
+                        };
+                        self.faults.add(&[plan.name, &field.name], Reason::DuplicateKey, detail)?;
                         self.skip()?;
                     } else {
                         if is_ordered && place > next {
@@ -122,7 +130,7 @@ impl Reader<'_, '_> {
             more = self.member(false)?;
         }
         if count < plan.fields.len() {
-            if plan.has_required {
+            if plan.has_required && !self.is_partial {
                 self.missing_fields(plan)?;
             }
             if is_ordered {
@@ -136,10 +144,12 @@ impl Reader<'_, '_> {
         Ok(Some(start..self.scratch.blocks.len()))
     }
 
-    /// Lists the required fields of a block that did not come at all.
-    pub fn absent_block(&mut self, plan: &BlockPlan) -> Result<(), Stop> {
-        if plan.has_required {
-            self.scratch.segments.clear();
+    /// Lists the required fields of a block that did not come at all, but for those of `base`, whose segments are then
+    /// those of the block.
+    pub fn absent_block(&mut self, plan: &BlockPlan, base: &[Segment]) -> Result<(), Stop> {
+        self.scratch.segments.clear();
+        self.scratch.segments.extend_from_slice(base);
+        if plan.has_required && !self.is_partial {
             self.scratch.segments.resize(plan.fields.len(), Segment::UNSEEN);
             self.missing_fields(plan)?;
         }

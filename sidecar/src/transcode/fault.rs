@@ -128,27 +128,41 @@ impl Serialize for Reason {
 #[derive(Debug)]
 pub(super) struct Stop;
 
+/// Which part of the body is being read: where the pointers of its faults begin.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) enum Within {
+    #[default]
+    Body,
+    Shared,
+    Item(usize),
+}
+
 /// The faults found so far.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     list: Vec<Fault>,
+    within: Within,
 }
 
 impl Faults {
+    pub fn of(within: Within) -> Faults {
+        Faults { list: Vec::new(), within }
+    }
+
     /// Adds a fault at the place that `path` leads to.
     ///
     /// # Errors
     /// [`Stop`] when the list is full.
     #[cold]
     pub fn add(&mut self, path: &[&str], reason: Reason, detail: impl Into<String>) -> Result<(), Stop> {
-        self.list.push(Fault { pointer: pointer(path), reason, detail: detail.into() });
+        self.list.push(Fault { pointer: pointer(self.within, path), reason, detail: detail.into() });
         if self.list.len() < FAULTS_MAX { Ok(()) } else { Err(Stop) }
     }
 
     /// Adds the fault that ends the scan.
     #[cold]
     pub fn end(&mut self, reason: Reason, detail: impl Into<String>) -> Stop {
-        self.list.push(Fault { pointer: String::new(), reason, detail: detail.into() });
+        self.list.push(Fault { pointer: pointer(self.within, &[]), reason, detail: detail.into() });
         Stop
     }
 
@@ -161,8 +175,12 @@ impl Faults {
     }
 }
 
-fn pointer(path: &[&str]) -> String {
-    let mut pointer = String::new();
+fn pointer(within: Within, path: &[&str]) -> String {
+    let mut pointer = match within {
+        Within::Body => String::new(),
+        Within::Shared => "/shared".to_owned(),
+        Within::Item(place) => format!("/items/{place}"),
+    };
     for key in path {
         pointer.push('/');
         let end = (0..=key.len().min(KEY_BYTES_MAX)).rev().find(|end| key.is_char_boundary(*end)).unwrap_or(0);

@@ -28,6 +28,13 @@
 //! Where `ids` is `caller`, both id and `event_time` are required and the id is any text of 1 to [`Id::BYTES_MAX`]
 //! bytes.
 //!
+//! # Candidates of one request
+//! A body whose first key is `shared` or `items` is a list of predictions that belong together: `items` has an object per
+//! prediction, and `shared`, where it is there, what all of them have in common; a block may have fields in both. A key
+//! in both is `duplicate_key`, null or not. `prediction_id` and `rank` are an item's own; an item without `rank` has its place
+//! in the list, from 0. Where nobody gives a `request_id`, it is the prediction id of the first item that is right, so that
+//! a body that is sent again with its ids gives the same rows.
+//!
 //! # Sampling and privacy
 //! Both act here, before a byte can reach the disk. A prediction is in when [`flywheel_schemas::sampling::is_in`] says so of
 //! its key and its rate: the key is the text of the prediction id or of the field that the contract names (integers in
@@ -47,6 +54,7 @@
 
 pub(crate) mod avro;
 mod block;
+mod candidates;
 mod decimal;
 mod fault;
 mod identity;
@@ -65,6 +73,7 @@ mod value;
 mod tests;
 
 use block::Segment;
+pub use candidates::{Candidates, Group};
 pub use fault::{FAULTS_MAX, Fault, KEY_BYTES_MAX, Reason};
 pub use identity::Id;
 pub use outcome::{Stated, outcome};

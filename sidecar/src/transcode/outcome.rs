@@ -176,7 +176,7 @@ fn event_id(reader: &mut Reader<'_, '_>) -> Result<Given<Id>, Stop> {
 fn labels(reader: &mut Reader<'_, '_>, plan: &Plan) -> Result<Labels, Stop> {
     match reader.scanner.peek() {
         b'n' => reader.null().map(|_| Labels::Absent),
-        b'{' => Ok(reader.block(&plan.labels)?.map_or(Labels::Faulty, Labels::Values)),
+        b'{' => Ok(reader.block(&plan.labels, &[])?.map_or(Labels::Faulty, Labels::Values)),
         b'[' => names(reader, plan),
         _ => {
             let detail = "must be an object of label values or, for a retract, an array of label names";

@@ -6,6 +6,7 @@ use flywheel_schemas::avro::{Layout, LayoutField, SchemaError, Shape, outcome_sc
 use flywheel_schemas::contract::{Aggregate, Block, Contract, Expect, Privacy};
 
 use super::block::{BlockPlan, FieldPlan, Treatment};
+use super::candidates;
 use super::names::Names;
 use super::outcome::{self, OutcomePart};
 use super::prediction::{self, PredictionPart};
@@ -21,6 +22,7 @@ pub struct Plan {
     prediction_schema: Arc<str>,
     outcome_schema: Arc<str>,
     pub(super) prediction_keys: Names,
+    pub(super) candidates_keys: Names,
     pub(super) prediction_parts: Vec<Part<PredictionPart>>,
     /// One for each of [`Block::ALL`], without fields where the contract has none.
     pub(super) blocks: [BlockPlan; 5],
@@ -147,6 +149,7 @@ impl Plan {
             outcome_parts: parts(&outcome_layout, outcome::part_of)?,
             sampling: SamplePlan::compile(&contract, local.rate, &blocks)?,
             prediction_keys: Names::new(prediction::KEYS),
+            candidates_keys: Names::new(candidates::KEYS),
             outcome_keys: Names::new(outcome::KEYS),
             prediction_schema: prediction_text.into(),
             outcome_schema: outcome_text.into(),

@@ -7,6 +7,7 @@ use flywheel_schemas::id;
 use flywheel_schemas::types::Type;
 
 use super::avro::{put_bytes, put_long};
+use super::candidates::Common;
 use super::fault::{Fault, Reason, Stop};
 use super::identity::{Id, uuid_of};
 use super::plan::Plan;
@@ -92,18 +93,21 @@ pub(super) fn part_of(name: &str) -> (PredictionPart, bool) {
 }
 
 /// What the envelope said; texts are ranges of `scratch.head`, blocks of `scratch.blocks`.
-struct Envelope {
-    prediction_id: Given<(Id, Option<i64>)>,
-    event_time_us: Given<i64>,
-    request_id: Given<Range<usize>>,
-    parent_prediction_id: Given<Range<usize>>,
-    model_version: Given<Range<usize>>,
-    variant: Given<Range<usize>>,
-    exposure: Given<usize>,
-    rank: Given<i64>,
-    latency_us: Given<i64>,
-    status: Given<Range<usize>>,
-    blocks: [Option<Range<usize>>; 5],
+#[derive(Debug)]
+pub(super) struct Envelope {
+    /// The keys that came, a bit each by their place in [`KEYS`].
+    pub seen: u32,
+    pub prediction_id: Given<(Id, Option<i64>)>,
+    pub event_time_us: Given<i64>,
+    pub request_id: Given<Range<usize>>,
+    pub parent_prediction_id: Given<Range<usize>>,
+    pub model_version: Given<Range<usize>>,
+    pub variant: Given<Range<usize>>,
+    pub exposure: Given<usize>,
+    pub rank: Given<i64>,
+    pub latency_us: Given<i64>,
+    pub status: Given<Range<usize>>,
+    pub blocks: [Option<Range<usize>>; 5],
     /// That of the keep rule that holds.
     keep_rate: Option<f64>,
 }
@@ -120,14 +124,27 @@ pub fn prediction(
     out: &mut Vec<u8>,
 ) -> Result<Served, Vec<Fault>> {
     let mut reader = Reader::open(body, scratch)?;
-    let read = read(&mut reader, plan)
-        .and_then(|envelope| Ok((settle(&mut reader, plan, &envelope, receipt.now_ms)?, envelope)));
-    let Ok((Some((prediction_id, event_time_ms)), envelope)) = read else {
+    let envelope = read(&mut reader, plan, None, |_, _| ());
+    finish(reader, plan, envelope, receipt, |_, _, _| (), out)
+}
+
+/// Writes what was read, if nothing is at fault. `complete` sees the envelope of a prediction that is right.
+pub(super) fn finish(
+    mut reader: Reader<'_, '_>,
+    plan: &Plan,
+    envelope: Result<Envelope, Stop>,
+    receipt: &Receipt<'_>,
+    complete: impl FnOnce(&mut Envelope, &mut Scratch, &Id),
+    out: &mut Vec<u8>,
+) -> Result<Served, Vec<Fault>> {
+    let read = envelope.and_then(|envelope| Ok((settle(&mut reader, plan, &envelope, receipt.now_ms)?, envelope)));
+    let Ok((Some((prediction_id, event_time_ms)), mut envelope)) = read else {
         return Err(reader.faults.into_list());
     };
     if !reader.faults.is_empty() {
         return Err(reader.faults.into_list());
     }
+    complete(&mut envelope, reader.scratch, &prediction_id);
     let (rate, sampled_out) = match &plan.sampling {
         Some(sampling) => {
             let rate = envelope.keep_rate.unwrap_or(sampling.rate);
@@ -142,8 +159,17 @@ pub fn prediction(
     Ok(served)
 }
 
-fn read(reader: &mut Reader<'_, '_>, plan: &Plan) -> Result<Envelope, Stop> {
+/// Reads a body, or a part of one. `common`: what stands elsewhere for this prediction and others. `read_block` is told
+/// after each block that came, by its place, while its segments are there.
+pub(super) fn read(
+    reader: &mut Reader<'_, '_>,
+    plan: &Plan,
+    common: Option<&Common>,
+    mut read_block: impl FnMut(&Reader<'_, '_>, usize),
+) -> Result<Envelope, Stop> {
+    let base = |place: usize| common.map_or(&[][..], |common| common.segments(place));
     let mut envelope = Envelope {
+        seen: 0,
         prediction_id: Given::Absent,
         event_time_us: Given::Absent,
         request_id: Given::Absent,
@@ -160,7 +186,7 @@ fn read(reader: &mut Reader<'_, '_>, plan: &Plan) -> Result<Envelope, Stop> {
     let ids = plan.contract().ids;
     let as_it_is = |_: &str| None;
     let unknown = "a prediction has no such field";
-    let seen = reader.members(&KEYS, &plan.prediction_keys, unknown, |reader, place| {
+    envelope.seen = reader.members(&KEYS, &plan.prediction_keys, unknown, |reader, place| {
         let name = KEYS[place];
         match place {
             0 => envelope.prediction_id = reader.prediction_id(ids)?,
@@ -177,7 +203,8 @@ fn read(reader: &mut Reader<'_, '_>, plan: &Plan) -> Result<Envelope, Stop> {
             8 => envelope.latency_us = reader.integer(name, &Type::Long, 0, i64::MAX)?,
             9 => envelope.status = reader.text(name, as_it_is)?,
             10..=14 => {
-                envelope.blocks[place - 10] = reader.block(&plan.blocks[place - 10])?;
+                envelope.blocks[place - 10] = reader.block(&plan.blocks[place - 10], base(place - 10))?;
+                read_block(reader, place - 10);
                 if let Some(sampling) = &plan.sampling {
                     envelope.keep_rate = sampling.look_at(reader, place - 10).or(envelope.keep_rate);
                 }
@@ -190,12 +217,21 @@ fn read(reader: &mut Reader<'_, '_>, plan: &Plan) -> Result<Envelope, Stop> {
         }
         Ok(())
     })?;
+    if reader.is_partial {
+        return Ok(envelope);
+    }
+    if let Some(common) = common {
+        common.complete(reader, &mut envelope)?;
+    }
     if matches!(envelope.model_version, Given::Absent) {
         reader.missing(&["model_version"], "the version of the model that predicted")?;
     }
     for (place, block) in plan.blocks.iter().enumerate() {
-        if seen & (1 << (place + 10)) == 0 {
-            reader.absent_block(block)?;
+        if envelope.seen & (1 << (place + 10)) == 0 {
+            reader.absent_block(block, base(place))?;
+            if let (Some(sampling), Some(_)) = (&plan.sampling, common) {
+                envelope.keep_rate = sampling.look_at(reader, place).or(envelope.keep_rate);
+            }
         }
     }
     Ok(envelope)

@@ -28,6 +28,8 @@ pub(super) struct Reader<'b, 's> {
     pub scanner: Scanner<'b>,
     pub faults: Faults,
     pub scratch: &'s mut Scratch,
+    /// What is read is to be completed by something else, so nothing is missing yet.
+    pub is_partial: bool,
 }
 
 impl<'b, 's> Reader<'b, 's> {
@@ -42,8 +44,15 @@ impl<'b, 's> Reader<'b, 's> {
             str::from_utf8(body)
                 .map_err(|error| faults.end(Reason::InvalidUtf8, format!("byte {}: not UTF-8", error.valid_up_to())))
         };
-        let Ok(text) = text else { return Err(faults.into_list()) };
-        let mut reader = Reader { scanner: Scanner::new(text), faults, scratch };
+        match text {
+            Ok(text) => Reader::begin(text, faults, scratch),
+            Err(Stop) => Err(faults.into_list()),
+        }
+    }
+
+    /// Begins to read `text`, which must be an object; what stands in the buffers stays.
+    pub fn begin(text: &'b str, faults: Faults, scratch: &'s mut Scratch) -> Result<Reader<'b, 's>, Vec<Fault>> {
+        let mut reader = Reader { scanner: Scanner::new(text), faults, scratch, is_partial: false };
         reader.scanner.space();
         if reader.scanner.peek() == b'{' {
             return Ok(reader);
@@ -54,7 +63,7 @@ impl<'b, 's> Reader<'b, 's> {
             reader.stop(broken)
         } else {
             match reader.scanner.skip() {
-                Ok(()) => reader.faults.end(Reason::NotAnObject, format!("the body must be an object, found {found}")),
+                Ok(()) => reader.faults.end(Reason::NotAnObject, format!("must be an object, found {found}")),
                 Err(broken) => reader.stop(broken),
             }
         };

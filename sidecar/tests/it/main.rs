@@ -7,5 +7,6 @@ mod limits;
 mod replay;
 mod privacy;
 mod restart;
+mod rows;
 mod sampling;
 mod sidecar;

@@ -133,6 +133,8 @@ fn refused() -> Vec<(&'static str, Vec<u8>)> {
             format!("{good}\n{}\n{}", &good[..100], good.replace("0.5", &format!("\"{card}\""))).into_bytes(),
         ),
         ("application/x-ndjson", vec![good.as_str(); 40].join("\n").into_bytes()),
+        (json, format!(r#"{{"shared":{{"{undeclared}":"{card}"}},"items":[{good}]}}"#).into_bytes()),
+        (json, format!(r#"{{"shared":{{"context":{{"session":"{session}"}}}},"items":[{good}]}}"#).into_bytes()),
         ("text/plain", good.clone().into_bytes()),
     ]
 }
@@ -188,7 +190,7 @@ async fn no_private_value_is_found_in_files_logs_metrics_or_answers() {
         metrics.contains(delivered)
     })
     .await;
-    let letters = r#"flywheel_dead_letters_total{result="kept"} 26"#;
+    let letters = r#"flywheel_dead_letters_total{result="kept"} 28"#;
     assert!(metrics.contains(letters), "{metrics}");
     assert!(SECRETS.iter().all(|secret| !metrics.contains(secret)), "{metrics}");
     assert_nowhere(&place);

@@ -1,6 +1,7 @@
 //! Contracts and calls that the tests share.
 
 mod arbitrary;
+mod candidates;
 mod differential;
 mod outcomes;
 mod predictions;
