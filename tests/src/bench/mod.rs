@@ -4,6 +4,8 @@
 //! An area is a file of this folder with an [`Area`]; [`AREAS`] lists them. `cargo run --release -p flywheel-tests
 //! --bin bench -- AREA` runs one.
 
+mod cores;
+pub mod forward;
 pub mod sidecar;
 pub mod transcode;
 
@@ -13,7 +15,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 /// Every area, in the order in which `all` runs them.
-pub const AREAS: &[Area] = &[transcode::AREA, sidecar::AREA];
+pub const AREAS: &[Area] = &[transcode::AREA, sidecar::AREA, forward::AREA];
 
 /// A subject of measures.
 pub struct Area {

@@ -21,7 +21,8 @@ use std::error::Error;
 use std::time::Duration;
 
 use self::load::{Connection, closed_loop, connect, open_loop, quantile, request};
-use self::server::{Server, bind_this_thread, config};
+use self::server::{Server, config};
+use super::cores::bind_this_thread;
 use super::transcode::body;
 use super::{Area, Bar, Measure, median};
 

@@ -6,7 +6,6 @@
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
@@ -18,6 +17,7 @@ use axum::routing::post;
 use flywheel_sidecar::{App, Config};
 use tokio::sync::oneshot;
 
+use crate::bench::cores::bind_this_thread;
 use crate::bench::transcode::contract_text;
 
 const FREE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
@@ -103,13 +103,4 @@ impl Server {
         let _ = self.stop.send(());
         self.thread.join().map_err(|_| "a server panicked")?.map_err(|error| error as Box<dyn Error>)
     }
-}
-
-/// Binds the calling thread to a core, by `taskset` of util-linux.
-pub fn bind_this_thread(core: usize) -> Result<(), Box<dyn Error>> {
-    let this = std::fs::read_link("/proc/thread-self")?;
-    let id = this.file_name().and_then(|name| name.to_str()).ok_or("no thread id in /proc/thread-self")?;
-    let mut taskset = Command::new("taskset");
-    let status = taskset.args(["-cp", &core.to_string(), id]).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
-    if status.success() { Ok(()) } else { Err(format!("taskset does not bind to core {core}; two are needed").into()) }
 }
