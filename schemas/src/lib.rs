@@ -12,6 +12,7 @@ pub mod types;
 pub mod avro;
 pub mod table;
 
+pub mod client_options;
 pub mod id;
 pub mod log;
 pub mod partition;

@@ -412,8 +412,8 @@ fn pairs(text: &str) -> Result<Value, String> {
 fn redacted<S: serde::Serializer>(options: &BTreeMap<String, String>, to: S) -> Result<S::Ok, S::Error> {
     to.collect_map(options.iter().map(|(name, value)| {
         let secret = ["password", "secret", "key", "token", "oauthbearer.config", "pem"];
-        // `….location` is a path.
-        let hidden = secret.iter().any(|word| name.contains(word)) && !name.ends_with(".location");
+        let is_path = name.ends_with(".location") || name.ends_with(".file");
+        let hidden = secret.iter().any(|word| name.contains(word)) && !is_path;
         (name, if hidden { "(hidden)" } else { value.as_str() })
     }))
 }

@@ -20,8 +20,10 @@
 //! | `flywheel_spool_failed` | spool | 1 while the disk takes nothing |
 //! | `flywheel_recovery_torn_bytes`, `flywheel_recovery_skipped_bytes` | spool | what the last start cut off and stepped over |
 //! | `flywheel_delivered_records_total` | spool, kind | records that the log has taken |
-//! | `flywheel_forward_blocked` | spool | 1 while a record cannot go on without a person |
+//! | `flywheel_forward_blocked` | spool, cause | 1 while records wait for this: `registry`, `schema`, `topic`, `denied`, `rejected`, `log`, `full`, `spool`, `dead_letter` |
+//! | `flywheel_forward_alarm` | spool | 1 while they wait for a person |
 //! | `flywheel_log_away` | | 1 while no Kafka broker answers; records wait in the spools |
+//! | `flywheel_log_refused` | | 1 while the brokers do not let this client in, or it not them |
 //! | `flywheel_ledger_records_total` | closed_by | ledger records written |
 
 use std::path::Path;
@@ -86,6 +88,12 @@ struct Model {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Waiting {
+    spool: String,
+    cause: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Spool {
     spool: String,
 }
@@ -137,8 +145,10 @@ pub(crate) struct Metrics {
     torn_bytes: SpoolGauge,
     skipped_bytes: SpoolGauge,
     delivered: Family<Delivered, Counter>,
-    blocked: SpoolGauge,
+    blocked: Family<Waiting, Gauge>,
+    alarm: SpoolGauge,
     log_away: Gauge,
+    log_refused: Gauge,
     ledger_records: Family<ClosedBy, Counter>,
 }
 
@@ -176,7 +186,9 @@ impl Metrics {
             skipped_bytes: Family::default(),
             delivered: Family::default(),
             blocked: Family::default(),
+            alarm: Family::default(),
             log_away: Gauge::default(),
+            log_refused: Gauge::default(),
             ledger_records: Family::default(),
         };
         let of = &metrics;
@@ -204,9 +216,11 @@ impl Metrics {
         let help = "What the last start found damaged and stepped over";
         registry.register_with_unit("recovery_skipped", help, Unit::Bytes, of.skipped_bytes.clone());
         registry.register("delivered_records", "Records that the log has taken", of.delivered.clone());
-        registry.register("forward_blocked", "1 while a record cannot go on without a person", of.blocked.clone());
+        registry.register("forward_blocked", "1 while records wait for this", of.blocked.clone());
+        registry.register("forward_alarm", "1 while records wait for a person", of.alarm.clone());
         let help = "1 while no Kafka broker answers; records wait in the spools";
         registry.register("log_away", help, of.log_away.clone());
+        registry.register("log_refused", "1 while the brokers refuse this client", of.log_refused.clone());
         registry.register("ledger_records", "Ledger records written", of.ledger_records.clone());
         Metrics { registry, ..metrics }
     }
@@ -221,6 +235,8 @@ impl Metrics {
             self.spool_failed.get_or_create(&labels).set(i64::from(spool.failure().is_some()));
         }
         self.log_away.set(i64::from(shared.brokers.as_ref().is_some_and(|brokers| brokers.are_away())));
+        let refused = shared.brokers.as_ref().is_some_and(|brokers| brokers.refusal().is_some());
+        self.log_refused.set(i64::from(refused));
         let mut out = String::new();
         // Writing to memory does not fail.
         let _ = text::encode(&mut out, &self.registry);
@@ -326,7 +342,12 @@ impl Metrics {
 
     /// Forwarding of a spool waits for something, or does so no longer. The forwarder has logged why.
     pub(crate) fn forward_blocked(&self, spool: &str, blocked: Option<&Blocked>) {
-        self.blocked.get_or_create(&Spool { spool: spool.to_owned() }).set(i64::from(blocked.is_some()));
+        for cause in Blocked::CAUSES {
+            let is_it = blocked.is_some_and(|blocked| blocked.cause == cause);
+            self.blocked.get_or_create(&Waiting { spool: spool.to_owned(), cause }).set(i64::from(is_it));
+        }
+        let alarm = blocked.is_some_and(|blocked| blocked.alarm);
+        self.alarm.get_or_create(&Spool { spool: spool.to_owned() }).set(i64::from(alarm));
     }
 
     /// A ledger record is in its spool.

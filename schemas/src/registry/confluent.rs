@@ -7,6 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use reqwest::header::{LOCATION, RETRY_AFTER};
+use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, ClientBuilder, Method, Url};
 use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_id};
 use schema_registry_converter::error::SRCError;
@@ -172,6 +174,13 @@ impl Confluent {
         };
         let mut response = request.send().await.map_err(unreachable)?;
         let status = response.status();
+        if status.is_redirection() {
+            let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or("nowhere");
+            let message = format!("{call}: {status} to {}; write the URL of the registry itself", shown(to));
+            return Err(RegistryError::new(RegistryErrorKind::Damaged, message));
+        }
+        let retry_after =
+            response.headers().get(RETRY_AFTER).and_then(|after| after.to_str().ok()?.trim().parse().ok());
         let mut answer = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
             if answer.len() + chunk.len() > ANSWER_BYTES_MAX {
@@ -187,13 +196,16 @@ impl Confluent {
             });
         }
         let said = answer.as_ref().and_then(|answer| answer.get("message")).and_then(Value::as_str).unwrap_or_default();
-        Err(RegistryError::new(kind_of(status.as_u16()), format!("{call}: {status} {said}")))
+        let error = RegistryError::new(kind_of(status.as_u16()), format!("{call}: {status} {said}"));
+        Err(RegistryError { retry_after: retry_after.map(Duration::from_secs), ..error })
     }
 }
 
 fn builder(ca: Option<&[Certificate]>) -> ClientBuilder {
-    // No proxy from the environment: configuration comes from one place.
-    let builder = Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT).timeout(CALL_TIMEOUT);
+    // No proxy from the environment: configuration comes from one place. A redirection is not followed: a POST would arrive
+    // as a GET, and mostly it leads to a page where people sign in.
+    let builder =
+        Client::builder().no_proxy().redirect(Policy::none()).connect_timeout(CONNECT_TIMEOUT).timeout(CALL_TIMEOUT);
     match ca {
         Some(certificates) => builder.tls_certs_merge(certificates.iter().cloned()),
         None => builder,

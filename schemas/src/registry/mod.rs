@@ -5,13 +5,13 @@
 //!
 //! | answer | kind | passing |
 //! |---|---|---|
-//! | no connection, time-out, 408, 429, 5xx | `Unreachable` | yes |
+//! | no connection, time-out, 408, 429, 5xx (with the wait that a `Retry-After` in seconds asks for) | `Unreachable` | yes |
 //! | 401 (credential files are read anew for each call) | `Unauthorized` | yes |
 //! | 403 | `Forbidden` | no |
 //! | 404 | `NotFound`, or none where absence is an answer | no |
 //! | 409 | `Incompatible` | no |
 //! | other 4xx, 422 among them | `Refused` | no |
-//! | an answer or a file that is not what it should be | `Damaged` | no |
+//! | an answer or a file that is not what it should be; a redirection, which is not followed | `Damaged` | no |
 //! | the configuration itself | `Setup` | no |
 
 mod confluent;
@@ -20,6 +20,7 @@ mod directory;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use confluent::Confluent;
 use directory::Directory;
@@ -69,11 +70,17 @@ pub enum RegistryErrorKind {
 pub struct RegistryError {
     kind: RegistryErrorKind,
     message: String,
+    retry_after: Option<Duration>,
 }
 
 impl RegistryError {
     fn new(kind: RegistryErrorKind, message: impl Into<String>) -> RegistryError {
-        RegistryError { kind, message: message.into() }
+        RegistryError { kind, message: message.into(), retry_after: None }
+    }
+
+    /// How long the registry asks to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
     }
 
     pub fn kind(&self) -> RegistryErrorKind {

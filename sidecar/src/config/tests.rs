@@ -67,9 +67,14 @@ fn addresses_that_kubernetes_links_in_are_no_settings() {
 
 #[test]
 fn secrets_are_not_shown() {
-    let config = load("[log.librdkafka]\n\"sasl.password\" = \"hunter2\"\n\"ssl.key.location\" = \"/k\"", &[]).unwrap();
+    let config = load(
+        "[log.librdkafka]\n\"sasl.password\" = \"hunter2\"\n\"ssl.key.location\" = \"/k\"\n\
+         ssl.key.password.file = \"/p\"\n\"ssl.key.pem\" = \"hunter2\"\n\"sasl.oauthbearer.client.secret\" = \"hunter2\"",
+        &[],
+    )
+    .unwrap();
     assert!(!config.to_toml().contains("hunter2"));
-    assert!(config.to_toml().contains("/k"));
+    assert!(config.to_toml().contains("/k") && config.to_toml().contains("/p"));
 }
 
 #[test]

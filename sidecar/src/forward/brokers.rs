@@ -1,13 +1,18 @@
-//! Whether the brokers answer, said once each way: a client that looks for them says so many times a second.
+//! Whether the brokers answer, and let this client in; said once each way: a client that looks for them says so many times
+//! a second.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What is known of the brokers of the process's producer.
 #[derive(Default)]
 pub struct Brokers {
     away: AtomicBool,
+    /// Whether there is a refusal.
+    refuse: AtomicBool,
+    /// What kind of refusal it is, and why.
+    refusal: Mutex<Option<(String, String)>>,
     /// What was said since they last answered; as many words at most as librdkafka has codes.
     said: Mutex<BTreeSet<String>>,
 }
@@ -16,6 +21,37 @@ impl Brokers {
     /// Whether no broker answers, as far as is known.
     pub fn are_away(&self) -> bool {
         self.away.load(Ordering::Relaxed)
+    }
+
+    /// Why they do not let this client in, or it not them (a password, a token, a certificate); none where they do, as
+    /// far as is known.
+    pub fn refusal(&self) -> Option<String> {
+        // Asked for often, and mostly there is none.
+        if !self.refuse.load(Ordering::Relaxed) {
+            return None;
+        }
+        locked(&self.refusal).as_ref().map(|(_, reason)| reason.clone())
+    }
+
+    /// They do not let this client in, or it not them: the first reason of a `code` counts, since each attempt words it
+    /// anew. True where it is news.
+    pub(super) fn refused(&self, code: &str, reason: &str) -> bool {
+        let mut refusal = locked(&self.refusal);
+        let is_known = refusal.as_ref().is_some_and(|(known, _)| known == code);
+        let is_news = !self.refuse.swap(true, Ordering::Relaxed) || !is_known;
+        if is_news {
+            *refusal = Some((code.to_owned(), reason.to_owned()));
+            tracing::error!(reason, "Kafka refuses this client; records are kept in the spool");
+        } else {
+            tracing::debug!(reason, "Kafka still refuses this client");
+        }
+        is_news
+    }
+
+    /// There is a new client, with other credentials perhaps: what they said about the old one counts no more.
+    pub(super) fn forget(&self) {
+        self.refuse.store(false, Ordering::Relaxed);
+        locked(&self.said).clear();
     }
 
     /// None of them is connected. True where that is news.
@@ -31,17 +67,21 @@ impl Brokers {
 
     /// One of them has answered. True where that is news. Called for every record.
     pub(super) fn answered(&self) -> bool {
-        let is_news = self.are_away() && self.away.swap(false, Ordering::Relaxed);
-        if is_news {
-            self.said.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        if !self.are_away() && !self.refuse.load(Ordering::Relaxed) {
+            return false;
+        }
+        let were_away = self.away.swap(false, Ordering::Relaxed);
+        let have_refused = self.refuse.swap(false, Ordering::Relaxed);
+        if were_away || have_refused {
+            locked(&self.said).clear();
             tracing::info!("Kafka is back");
         }
-        is_news
+        were_away || have_refused
     }
 
     /// Something else is wrong, which `code` stands for. True where it was not said since they last came back.
     pub(super) fn complained(&self, code: &str, reason: &str) -> bool {
-        let is_news = self.said.lock().unwrap_or_else(PoisonError::into_inner).insert(code.to_owned());
+        let is_news = locked(&self.said).insert(code.to_owned());
         if is_news {
             tracing::warn!(code, reason, "Kafka producer");
         } else {
@@ -49,6 +89,11 @@ impl Brokers {
         }
         is_news
     }
+}
+
+/// Plain values, which are whole between statements.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -70,5 +115,20 @@ mod tests {
         assert!(!brokers.answered() && !brokers.are_away());
         assert!(brokers.complained("Authentication", "wrong password"));
         assert!(brokers.lost("1/1 brokers are down"));
+    }
+
+    #[test]
+    fn a_refusal_lasts_until_they_answer() {
+        let brokers = Brokers::default();
+        assert_eq!(brokers.refusal(), None);
+        assert!(brokers.refused("SSL", "no certificate"));
+        assert!(brokers.refused("SASL", "wrong password, after 5 ms"));
+        assert!(!brokers.refused("SASL", "wrong password, after 7 ms"));
+        assert_eq!(brokers.refusal().as_deref(), Some("wrong password, after 5 ms"));
+        assert!(brokers.answered() && !brokers.answered());
+        assert_eq!(brokers.refusal(), None);
+        assert!(brokers.refused("SASL", "wrong password, after 9 ms"));
+        brokers.forget();
+        assert_eq!(brokers.refusal(), None);
     }
 }

@@ -20,7 +20,8 @@ pub struct LogConfig {
     pub partitions: i32,
     /// The time of a record is that of its envelope (Kafka: its create time), and time records become ticks.
     pub replay: bool,
-    /// Options that are passed on to librdkafka; those that the promises rest on are refused.
+    /// Options that are passed on to librdkafka ([`flywheel_schemas::client_options`]); those that the promises rest on are
+    /// refused.
     pub librdkafka: BTreeMap<String, String>,
 }
 
@@ -129,6 +130,14 @@ impl Lane {
         match self {
             Lane::Kafka(lane) => lane.report().await,
             Lane::Local(lane) => lane.report().await,
+        }
+    }
+
+    /// Why the brokers let nobody in who comes like this process.
+    pub(super) fn refusal(&self) -> Option<String> {
+        match self {
+            Lane::Kafka(lane) => lane.refusal(),
+            Lane::Local(_) => None,
         }
     }
 

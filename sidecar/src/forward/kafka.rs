@@ -5,28 +5,32 @@
 //! and keeps the order within a partition meanwhile; what it cannot repeat comes back as a [`Failure`], whose kind is
 //! decided in `client` and whose consequence in [`policy`](super::policy).
 //!
-//! After a fatal error the client is made anew, once for all forwarders: each notices by its failed records.
+//! After a fatal error the client is made anew, once for all forwarders: each notices by its failed records. The same is
+//! done where a file of a secret or a certificate has another content, and each forwarder gets a report that says so; what
+//! is on its way through the old client is sent again through the new one.
 //!
-//! Whether the brokers answer is known to [`Brokers`]: they are away when the client says that none is connected, and back
-//! with the next report or answer. A task, which ends with the producer, asks them every second while they are away,
-//! since without records nothing else would.
+//! Whether the brokers answer, and let this client in, is known to [`Brokers`]: they are away when the client says that
+//! none is connected, and back with the next report or answer. A task, which ends with the producer, asks them every
+//! second while they are away, since without records nothing else would; and it looks at the files.
 //!
-//! SASL: what librdkafka's options say, and for OAUTHBEARER the file that [`flywheel_schemas::token`] describes.
+//! SASL and TLS: what librdkafka's options say, some of them out of files ([`ClientOptions`]), and for OAUTHBEARER the file
+//! that [`flywheel_schemas::token`] describes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use flywheel_schemas::client_options::{ClientOptions, ClientOptionsError, Stamp};
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 mod client;
 
-use client::{Client, Delivery, create, failure};
+use client::{Client, Delivery, create, failure, fatal};
 
 use super::brokers::Brokers;
 use super::policy::{Failure, FailureKind};
@@ -58,8 +62,10 @@ const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same answer serves all forwarders for so long; so often at most a missing topic is looked for.
 const METADATA_AGE: Duration = Duration::from_secs(1);
 
-/// How often brokers that are away are asked whether they are back.
+/// How often brokers that are away are asked whether they are back, and files of secrets are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// No record has this token.
+const NO_TOKEN: u64 = u64::MAX;
 
 /// The producer of the process. Clones are the same one.
 #[derive(Clone)]
@@ -68,7 +74,11 @@ pub struct Producer {
 }
 
 struct Shared {
+    /// What stands in no file.
     config: ClientConfig,
+    options: ClientOptions,
+    /// The number of the current client: who holds another one is to go over.
+    newest: watch::Sender<u64>,
     replay: bool,
     brokers: Arc<Brokers>,
     current: Mutex<Generation>,
@@ -80,6 +90,8 @@ struct Shared {
 struct Generation {
     number: u64,
     client: Client,
+    /// Of the files that it was made with.
+    stamp: Stamp,
 }
 
 #[derive(Default)]
@@ -92,34 +104,32 @@ struct Topics {
 impl Producer {
     /// Makes the client; no broker need be there. `servers` is `host:port,host:port`.
     pub fn open(servers: &str, config: &LogConfig) -> Result<Producer, DestinationError> {
-        let mut client = ClientConfig::new();
-        for (name, value) in DEFAULTS {
-            client.set(name, value);
-        }
-        for (name, value) in &config.librdkafka {
-            if REFUSED.contains(&name.as_str()) || FIXED.iter().any(|(fixed, _)| fixed == name) {
+        let options = ClientOptions::new(config.librdkafka.clone());
+        for name in options.names() {
+            if REFUSED.contains(&name) || FIXED.iter().any(|(fixed, _)| *fixed == name) {
                 let what =
                     format!("log.librdkafka: {name} is not to be set; what is accepted must not be lost or moved");
                 return Err(DestinationError::Config { what });
             }
-            client.set(name, value);
         }
+        let mut fixed = ClientConfig::new();
         for (name, value) in FIXED {
-            client.set(name, value);
+            fixed.set(name, value);
         }
-        client.set("bootstrap.servers", servers);
+        fixed.set("bootstrap.servers", servers);
         let brokers = Arc::new(Brokers::default());
-        let first = create(&client, &brokers).map_err(|error| DestinationError::Config {
-            what: format!("log: librdkafka refuses its configuration: {error}"),
-        })?;
+        let first = Generation::make(0, &fixed, &options, &brokers)
+            .map_err(|error| DestinationError::Config { what: error.to_string() })?;
         let shared = Arc::new(Shared {
-            config: client,
+            config: fixed,
+            options,
+            newest: watch::Sender::new(0),
             replay: config.replay,
             brokers,
-            current: Mutex::new(Generation { number: 0, client: first }),
+            current: Mutex::new(first),
             topics: tokio::sync::Mutex::default(),
         });
-        tokio::spawn(look_for_brokers(Arc::downgrade(&shared)));
+        tokio::spawn(look(Arc::downgrade(&shared)));
         Ok(Producer { shared })
     }
 
@@ -131,7 +141,8 @@ impl Producer {
     /// A lane for one forwarder.
     pub fn lane(&self) -> Lane {
         let (sender, reports) = mpsc::unbounded_channel();
-        Lane { current: self.current(), producer: self.clone(), topics: HashMap::new(), sender, reports }
+        let newest = self.shared.newest.subscribe();
+        Lane { current: self.current(), producer: self.clone(), newest, topics: HashMap::new(), sender, reports }
     }
 
     fn current(&self) -> Generation {
@@ -139,14 +150,26 @@ impl Producer {
     }
 
     /// Makes a new client where `failed` is the current one, and gives the current one.
-    fn renew(&self, failed: u64) -> Result<Generation, KafkaError> {
+    fn renew(&self, failed: u64) -> Result<Generation, MakeError> {
         let mut current = lock(&self.shared.current);
         if current.number == failed {
-            let client = create(&self.shared.config, &self.shared.brokers)?;
-            *current = Generation { number: failed + 1, client };
+            let Shared { config, options, brokers, newest, .. } = &*self.shared;
+            *current = Generation::make(failed + 1, config, options, brokers)?;
+            brokers.forget();
+            newest.send_replace(current.number);
             tracing::warn!("Kafka producer made anew; records are sent again from the cursor");
         }
         Ok(current.clone())
+    }
+
+    /// Makes a new client where files say something else than when the current one was made.
+    fn look_at_files(&self) -> Result<(), MakeError> {
+        let Generation { number, stamp, .. } = self.current();
+        if self.shared.options.read()?.stamp != stamp {
+            tracing::info!("a file of a Kafka secret or certificate has changed");
+            self.renew(number)?;
+        }
+        Ok(())
     }
 
     /// How many partitions a topic has. All topics are asked for, since a broker may make a topic that is asked for by
@@ -154,7 +177,10 @@ impl Producer {
     async fn partitions(&self, topic: &str) -> Result<i32, Failure> {
         let topics = self.ask().await?;
         topics.counts.get(topic).copied().filter(|count| *count > 0).ok_or_else(|| {
-            let cause = format!("topic {topic} is not there: register the model's contract, which makes its topics");
+            let cause = format!(
+                "topic {topic} is not there, or not to be seen by this user: register the model's contract, which makes \
+                 its topics, and allow this user to describe and write them"
+            );
             Failure::new(FailureKind::UnknownTopic, cause)
         })
     }
@@ -171,7 +197,10 @@ impl Producer {
             });
             let answer: Result<_, KafkaError> =
                 answer.await.map_err(|error| Failure::new(FailureKind::Passing, error.to_string()))?;
-            topics.counts = answer.map_err(|error| failure(&error))?;
+            topics.counts = answer.map_err(|error| match self.shared.brokers.refusal() {
+                Some(reason) => Failure::new(FailureKind::Denied, reason),
+                None => failure(&error),
+            })?;
             topics.asked = Some(Instant::now());
             self.shared.brokers.answered();
         }
@@ -179,13 +208,51 @@ impl Producer {
     }
 }
 
-/// Asks brokers that are away whether they are back; ends with the producer.
-async fn look_for_brokers(shared: Weak<Shared>) {
+impl Generation {
+    fn make(
+        number: u64,
+        fixed: &ClientConfig,
+        options: &ClientOptions,
+        brokers: &Arc<Brokers>,
+    ) -> Result<Generation, MakeError> {
+        let values = options.read()?;
+        let mut config = ClientConfig::new();
+        let given = values.options.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let fixed = fixed.config_map().into_iter();
+        for (name, value) in DEFAULTS.into_iter().chain(given).chain(fixed) {
+            config.set(name, value);
+        }
+        Ok(Generation { number, client: create(&config, brokers)?, stamp: values.stamp })
+    }
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+enum MakeError {
+    #[error("log.librdkafka: {0}")]
+    Options(#[from] ClientOptionsError),
+    #[error("log: librdkafka refuses its configuration: {0}")]
+    Refused(#[from] KafkaError),
+}
+
+/// Asks brokers that are away whether they are back, and looks at the files; ends with the producer.
+async fn look(shared: Weak<Shared>) {
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
         let Some(shared) = shared.upgrade() else { return };
-        if shared.brokers.are_away()
-            && let Err(failure) = (Producer { shared }).ask().await
+        let producer = Producer { shared };
+        let looked = producer.clone();
+        match tokio::task::spawn_blocking(move || looked.look_at_files()).await {
+            Ok(Ok(())) => {}
+            // A file that is being replaced, or one that does not go with another yet: the old client goes on.
+            Ok(Err(error)) => {
+                producer.shared.brokers.complained("files", &error.to_string());
+            }
+            Err(error) => tracing::debug!(%error, "files of secrets not looked at"),
+        }
+        let brokers = &producer.shared.brokers;
+        if (brokers.are_away() || brokers.refusal().is_some())
+            && let Err(failure) = producer.ask().await
         {
             tracing::debug!(%failure, "Kafka does not answer");
         }
@@ -196,6 +263,7 @@ async fn look_for_brokers(shared: Weak<Shared>) {
 pub struct Lane {
     producer: Producer,
     current: Generation,
+    newest: watch::Receiver<u64>,
     /// Partitions of the topics that were found.
     topics: HashMap<String, i32>,
     /// Reports of this lane's records: as many at most as the forwarder's window has in flight.
@@ -245,19 +313,34 @@ impl Lane {
 
     /// The next report; waits for ever where nothing is on its way. Dropping the future loses none.
     pub async fn report(&mut self) -> Report {
-        // The lane holds a sender itself, so the channel does not end.
-        match self.reports.recv().await {
-            Some(Report { token, result }) => Report { token, result: result.map_err(|failure| self.note(failure)) },
-            None => std::future::pending().await,
-        }
+        let Lane { current, newest, reports, .. } = self;
+        let report = tokio::select! {
+            biased;
+            // The lane holds a sender itself, so the channel does not end.
+            Some(report) = reports.recv() => report,
+            () = replaced(newest, current.number) => Report {
+                token: NO_TOKEN,
+                result: Err(Failure::new(FailureKind::Dropped, "the producer was made anew")),
+            },
+        };
+        Report { token: report.token, result: report.result.map_err(|failure| self.note(failure)) }
     }
 
-    /// After a failure that says so, topics are looked for again.
+    /// Why the brokers do not let this client in.
+    pub fn refusal(&self) -> Option<String> {
+        self.producer.shared.brokers.refusal()
+    }
+
+    /// After a failure that says so, topics are looked for again; of a client at its end it is told why.
     fn note(&mut self, failure: Failure) -> Failure {
-        if failure.kind == FailureKind::UnknownTopic {
-            self.topics.clear();
+        match failure.kind {
+            FailureKind::UnknownTopic => {
+                self.topics.clear();
+                failure
+            }
+            FailureKind::Fatal => fatal(&self.current.client).unwrap_or(failure),
+            _ => failure,
         }
-        failure
     }
 
     /// Goes over to a new client, made by this lane or by another one before it.
@@ -265,12 +348,20 @@ impl Lane {
         let (producer, failed) = (self.producer.clone(), self.current.number);
         let renewed = tokio::task::spawn_blocking(move || producer.renew(failed)).await;
         let renewed = renewed.map_err(|error| Failure::new(FailureKind::Passing, error.to_string()))?;
-        let renewed = renewed.map_err(|error| failure(&error))?;
+        let renewed = renewed.map_err(|error| Failure::new(FailureKind::Denied, error.to_string()))?;
         let old = std::mem::replace(&mut self.current, renewed);
         // What the old client still reports goes nowhere. Letting go of it may wait for its thread.
         (self.sender, self.reports) = mpsc::unbounded_channel();
         tokio::task::spawn_blocking(move || drop(old));
         Ok(())
+    }
+}
+
+/// Waits until the client with this number is not the current one.
+async fn replaced(newest: &mut watch::Receiver<u64>, number: u64) {
+    if newest.wait_for(|newest| *newest != number).await.is_err() {
+        // The producer, which the lane holds, has the sender.
+        std::future::pending::<()>().await;
     }
 }
 

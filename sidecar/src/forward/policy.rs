@@ -7,12 +7,19 @@
 //! | [`Rejected`](FailureKind::Rejected) | the topic's rules refuse the record: its time, a missing key | alarm, try again |
 //! | [`TooLarge`](FailureKind::TooLarge) | this record passes `message.max.bytes` here | dead letter |
 //! | [`BatchTooLarge`](FailureKind::BatchTooLarge) | a batch passes the topic's `max.message.bytes` | send one by one; the one that still fails is a dead letter |
-//! | [`Fatal`](FailureKind::Fatal) | the producer lost its sequence, or its right to be idempotent | new producer, read again from the cursor |
-//! | [`Dropped`](FailureKind::Dropped) | the producer was replaced with this record in its queue | new producer, read again from the cursor |
+//! | [`Fatal`](FailureKind::Fatal) | the producer lost its sequence | new producer, read again from the cursor |
+//! | [`Expelled`](FailureKind::Expelled) | no topic at all may be written, so the producer gets no id | alarm; new producer, read again from the cursor |
+//! | [`Dropped`](FailureKind::Dropped) | the producer was replaced with this record in its queue: its credentials have changed | the new producer, read again from the cursor |
 //! | [`Passing`](FailureKind::Passing) | everything else | try again |
+//! | [`Stalled`](FailureKind::Stalled) | too few replicas are in sync, no broker answers | said once; librdkafka tries again |
 //!
-//! What librdkafka itself tries again (broker away, leader moved, too few replicas in sync) never gets here: records do
-//! not time out. After a failure the records from the first failed one on are sent again, so the order within a
+//! A schema's id that the registry does not give is asked for again in any case, no sooner than a `Retry-After` says (at
+//! most a minute): it is `registry`; with an alarm `denied` for 401 and 403, `schema` where the text is not registered, and
+//! `registry` for answers that are none of a registry.
+//!
+//! What librdkafka itself tries again (broker away, leader moved, too few replicas in sync, not let in) fails no record:
+//! records do not time out. That nothing comes through is said all the same, and as `Denied` where the brokers refuse this
+//! client. After a failure the records from the first failed one on are sent again, so the order within a
 //! partition holds; copies of what had gone through behind it are removed by the joiner.
 
 use std::time::Duration;
@@ -28,8 +35,28 @@ pub enum FailureKind {
     TooLarge,
     BatchTooLarge,
     Fatal,
+    Expelled,
     Dropped,
     Passing,
+    Stalled,
+}
+
+impl FailureKind {
+    /// The stable word for it.
+    pub fn cause(self) -> &'static str {
+        match self {
+            FailureKind::UnknownTopic => "topic",
+            FailureKind::Denied | FailureKind::Expelled => "denied",
+            FailureKind::Rejected => "rejected",
+            _ => "log",
+        }
+    }
+
+    /// Whether nothing goes on without a person.
+    pub fn needs_person(self) -> bool {
+        use FailureKind::{Denied, Expelled, Rejected, UnknownTopic};
+        matches!(self, UnknownTopic | Denied | Expelled | Rejected)
+    }
 }
 
 /// Why a record, or a question, did not get through.
@@ -68,8 +95,8 @@ pub fn action(kind: FailureKind, alone: bool) -> Action {
         FailureKind::TooLarge => Action::DeadLetter,
         FailureKind::BatchTooLarge if alone => Action::DeadLetter,
         FailureKind::BatchTooLarge => Action::SendAlone,
-        FailureKind::Fatal | FailureKind::Dropped => Action::Rebuild,
-        FailureKind::Passing => Action::Retry,
+        FailureKind::Fatal | FailureKind::Expelled | FailureKind::Dropped => Action::Rebuild,
+        FailureKind::Passing | FailureKind::Stalled => Action::Retry,
     }
 }
 
@@ -77,6 +104,8 @@ pub fn action(kind: FailureKind, alone: bool) -> Action {
 const WAIT_MIN: Duration = Duration::from_millis(100);
 /// The longest: what a person has put right takes effect within it.
 const WAIT_MAX: Duration = Duration::from_secs(10);
+/// Who asks for a longer wait than this is asked again nevertheless.
+const ASKED_MAX: Duration = Duration::from_secs(60);
 
 /// Growing waits between attempts, each shortened at random by up to a half so that sidecars do not come back in step.
 #[derive(Debug, Clone)]
@@ -97,6 +126,12 @@ impl BackOff {
         self.next = (wait * 2).min(WAIT_MAX);
         let random = u32::from(Uuid::new_v4().as_bytes()[0]);
         wait - wait * random / 512
+    }
+
+    /// The same where the other side has said how long to stay away, which is no less and at most a minute; some of it
+    /// comes on top at random.
+    pub fn wait_as_asked(&mut self, asked: Duration) -> Duration {
+        asked.min(ASKED_MAX) + self.wait()
     }
 
     /// An attempt succeeded.
@@ -123,5 +158,15 @@ mod tests {
         assert!(waits[19] <= WAIT_MAX && waits[19] >= WAIT_MAX / 2);
         back_off.reset();
         assert!(back_off.wait() <= WAIT_MIN);
+    }
+
+    #[test]
+    fn waits_differ_between_sidecars_and_keep_to_what_is_asked() {
+        let waits: std::collections::BTreeSet<_> = (0..100).map(|_| BackOff::default().wait()).collect();
+        assert!(waits.len() > 20, "{waits:?}");
+        let asked = Duration::from_secs(7);
+        let wait = BackOff::default().wait_as_asked(asked);
+        assert!(wait > asked && wait <= asked + WAIT_MIN);
+        assert!(BackOff::default().wait_as_asked(Duration::from_secs(86_400)) <= ASKED_MAX + WAIT_MIN);
     }
 }

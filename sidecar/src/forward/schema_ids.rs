@@ -2,25 +2,41 @@
 //! registry that is away refuses no record.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use flywheel_schemas::registry::Registry;
+use flywheel_schemas::registry::{Registry, RegistryError, RegistryErrorKind};
 use flywheel_spool::SchemaKey;
 
 use crate::record::RecordKind;
 
 /// Why there is no id yet. All of these are tried again: what the registry refuses today a person can put right.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum SchemaIdError {
     #[error("{subject} has no such schema: register the contract, or have the sidecar do it (registry.auto_register)")]
     Unregistered { subject: String },
-    #[error("schema registry: {cause}")]
-    Registry { cause: String, passing: bool },
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
 }
 
 impl SchemaIdError {
-    /// Whether it may succeed without a person.
-    pub fn is_passing(&self) -> bool {
-        matches!(self, SchemaIdError::Registry { passing: true, .. })
+    /// The stable word for it, and whether nothing goes on without a person.
+    pub fn cause(&self) -> (&'static str, bool) {
+        match self {
+            SchemaIdError::Unregistered { .. } => ("schema", true),
+            SchemaIdError::Registry(error) => {
+                // 401 passes when a file of credentials is renewed, which somebody has to see to.
+                let refused = matches!(error.kind(), RegistryErrorKind::Unauthorized | RegistryErrorKind::Forbidden);
+                (if refused { "denied" } else { "registry" }, refused || !error.is_passing())
+            }
+        }
+    }
+
+    /// How long the registry asks to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            SchemaIdError::Unregistered { .. } => None,
+            SchemaIdError::Registry(error) => error.retry_after(),
+        }
     }
 }
 
@@ -50,14 +66,10 @@ impl SchemaIds {
         subject: &str,
         text: &str,
     ) -> Result<u32, SchemaIdError> {
-        let failed = |error: flywheel_schemas::registry::RegistryError| SchemaIdError::Registry {
-            passing: error.is_passing(),
-            cause: error.to_string(),
-        };
         let id = if self.auto_register {
-            self.registry.register(subject, text).await.map_err(failed)?
+            self.registry.register(subject, text).await?
         } else {
-            let found = self.registry.look_up(subject, text).await.map_err(failed)?;
+            let found = self.registry.look_up(subject, text).await?;
             found.ok_or_else(|| SchemaIdError::Unregistered { subject: subject.to_string() })?
         };
         self.known.insert((kind, schema), id);

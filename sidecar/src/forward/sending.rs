@@ -2,6 +2,7 @@
 
 use flywheel_schemas::wire;
 use flywheel_spool::Record;
+use tokio::time::Instant;
 
 use super::destination::{Message, Place, SendError};
 use super::headers::TICK;
@@ -42,8 +43,11 @@ impl Forwarder {
                 match self.ids.find(envelope.kind, record.schema, &target.subject, &text).await {
                     Ok(id) => id,
                     Err(error) => {
-                        let passing = error.is_passing();
-                        self.wait_for(if passing { "registry" } else { "schema" }, error.to_string(), !passing);
+                        let (cause, alarm) = error.cause();
+                        self.wait_for(cause, error.to_string(), alarm);
+                        if let Some(asked) = error.retry_after() {
+                            self.resume_at = Some(Instant::now() + self.back_off.wait_as_asked(asked));
+                        }
                         return Sent::NotNow;
                     }
                 }

@@ -7,11 +7,17 @@ use crate::record::{Envelope, RecordKind};
 /// Why a forwarder stands still.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocked {
-    /// A stable word: `registry`, `schema`, `topic`, `denied`, `rejected`, `log`, `full`, `spool`, `dead_letter`.
+    /// One of [`Blocked::CAUSES`].
     pub cause: &'static str,
     pub detail: String,
     /// Whether a person is needed.
     pub alarm: bool,
+}
+
+impl Blocked {
+    /// Stable words.
+    pub const CAUSES: [&'static str; 9] =
+        ["registry", "schema", "topic", "denied", "rejected", "log", "full", "spool", "dead_letter"];
 }
 
 /// A record that can never be sent.

@@ -6,7 +6,7 @@ use flywheel_schemas::token;
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{DeliveryResult, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use tokio::sync::mpsc;
 
 use crate::forward::Report;
@@ -43,6 +43,9 @@ impl ClientContext for Context {
             // One broker of several, which says little; of the last one the above is said as well.
             Some(Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut) => {
                 tracing::debug!(%error, reason, "Kafka producer");
+            }
+            Some(code @ (Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL)) => {
+                self.brokers.refused(&format!("{code:?}"), reason);
             }
             Some(code) => {
                 self.brokers.complained(&format!("{code:?}"), reason);
@@ -93,17 +96,29 @@ pub(super) fn failure(error: &KafkaError) -> Failure {
     Failure::new(kind, error.to_string())
 }
 
-/// What kind of failure each of librdkafka's codes is; what is not named here is passing.
-fn kind_of(code: RDKafkaErrorCode) -> FailureKind {
+/// What a failure of a client that is at its end was about, by the error that ended it.
+pub(super) fn fatal(client: &Client) -> Option<Failure> {
+    let (code, text) = client.client().fatal_error()?;
+    let kind = if kind_of(code) == FailureKind::Denied { FailureKind::Expelled } else { FailureKind::Fatal };
+    Some(Failure::new(kind, text))
+}
+
+/// What kind of failure each of librdkafka's codes is. What is not named here is passing: tests list what that is.
+pub(super) fn kind_of(code: RDKafkaErrorCode) -> FailureKind {
     use RDKafkaErrorCode as Code;
     match code {
-        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::InvalidTopic => {
-            FailureKind::UnknownTopic
-        }
+        Code::UnknownTopic
+        | Code::UnknownTopicOrPartition
+        | Code::UnknownTopicId
+        | Code::UnknownPartition
+        | Code::InvalidTopic => FailureKind::UnknownTopic,
         Code::TopicAuthorizationFailed
         | Code::ClusterAuthorizationFailed
         | Code::TransactionalIdAuthorizationFailed
         | Code::SaslAuthenticationFailed
+        | Code::UnsupportedSASLMechanism
+        | Code::IllegalSASLState
+        | Code::SecurityDisabled
         | Code::Authentication
         | Code::SSL => FailureKind::Denied,
         Code::InvalidRecord
@@ -111,10 +126,14 @@ fn kind_of(code: RDKafkaErrorCode) -> FailureKind {
         | Code::PolicyViolation
         | Code::UnsupportedForMessageFormat
         | Code::UnsupportedCompressionType
+        | Code::UnsupportedVersion
+        | Code::UnsupportedFeature
+        | Code::InvalidRequest
         | Code::InvalidRequiredAcks => FailureKind::Rejected,
         Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => FailureKind::BatchTooLarge,
         Code::Fatal
         | Code::GaplessGuarantee
+        | Code::Inconsistent
         | Code::OutOfOrderSequenceNumber
         | Code::UnknownProducerId
         | Code::InvalidProducerEpoch
@@ -125,3 +144,6 @@ fn kind_of(code: RDKafkaErrorCode) -> FailureKind {
         _ => FailureKind::Passing,
     }
 }
+
+#[cfg(test)]
+mod tests;
