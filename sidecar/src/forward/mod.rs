@@ -57,6 +57,8 @@ const PERSIST_INTERVAL: Duration = Duration::from_millis(200);
 const READ_BYTES: usize = 1024 * 1024;
 /// Reports taken at a time, so that the cursor and the next records do not wait long.
 const REPORTS_MAX: usize = 1_000;
+/// So long nothing on its way comes through before that is said; a change of leader takes some seconds.
+const STALL_TIME: Duration = Duration::from_secs(10);
 /// The wait where the destination's queue is full: short beside the time that a full queue lasts.
 const FULL_WAIT: Duration = Duration::from_millis(50);
 
@@ -78,6 +80,8 @@ pub struct Forwarder {
     value: Vec<u8>,
     back_off: BackOff,
     blocked: Option<Blocked>,
+    /// When something last came through, or nothing was on its way.
+    moved_at: Instant,
     /// Nothing is sent before.
     resume_at: Option<Instant>,
     /// A failure was met: once nothing is in flight, go back to the cursor.
@@ -145,6 +149,7 @@ impl Forwarder {
             value: Vec::new(),
             back_off: BackOff::default(),
             blocked: None,
+            moved_at: Instant::now(),
             resume_at: None,
             rewinding: false,
             alone_until: 0,
@@ -184,7 +189,10 @@ impl Forwarder {
                     StopEvent::Asked => continue,
                     StopEvent::Expired => break,
                 },
-                _ = persist.tick() => self.persist().await,
+                _ = persist.tick() => {
+                    self.look_for_stall();
+                    self.persist().await;
+                }
                 report = self.lane.report() => self.take_reports(report).await,
                 () = tokio::time::sleep_until(resume_at), if waits => self.resume_at = None,
                 () = self.reader.wait(), if reads => {}
@@ -216,6 +224,7 @@ impl Forwarder {
             }
         }
         if self.window.cursor() > before && !self.rewinding {
+            self.moved_at = Instant::now();
             self.clear_blocked();
         }
         if self.rewinding && self.window.flying() == 0 {
@@ -334,9 +343,14 @@ impl Forwarder {
             // What was in flight is reported no more; all of it is read again.
             let renewed = self.lane.renew().await;
             self.window.rewind();
-            if let Err(failure) = renewed {
-                self.wait_for("log", failure.cause, true);
-                return;
+            match renewed {
+                Err(failure) => {
+                    self.hold(failure);
+                    return;
+                }
+                // Nothing is wrong: it goes on with the new one.
+                Ok(()) if failure.kind == FailureKind::Dropped => return,
+                Ok(()) => {}
             }
         }
         if self.resume_at.is_none() {
@@ -346,14 +360,7 @@ impl Forwarder {
 
     /// Waits before going on after a failure.
     fn hold(&mut self, failure: Failure) -> Sent {
-        let cause = match failure.kind {
-            FailureKind::UnknownTopic => "topic",
-            FailureKind::Denied => "denied",
-            FailureKind::Rejected => "rejected",
-            _ => "log",
-        };
-        let alarm = policy::action(failure.kind, false) == Action::Alarm;
-        self.wait_for(cause, failure.cause, alarm);
+        self.wait_for(failure.kind.cause(), failure.cause, failure.kind.needs_person());
         Sent::NotNow
     }
 
@@ -367,6 +374,21 @@ impl Forwarder {
             });
         }
         Sent::NotNow
+    }
+
+    /// Says so where nothing that is on its way comes through: librdkafka goes on trying, and reports nothing meanwhile.
+    fn look_for_stall(&mut self) {
+        if self.window.flying() == 0 {
+            self.moved_at = Instant::now();
+            return;
+        }
+        let failure = match self.lane.refusal() {
+            Some(reason) => Failure::new(FailureKind::Denied, reason),
+            None if self.moved_at.elapsed() < STALL_TIME => return,
+            None => Failure::new(FailureKind::Stalled, "no broker acknowledges what was sent"),
+        };
+        let alarm = failure.kind.needs_person();
+        self.set_blocked(Blocked { cause: failure.kind.cause(), detail: failure.cause, alarm });
     }
 
     fn wait_for(&mut self, cause: &'static str, detail: String, alarm: bool) {
