@@ -6,6 +6,7 @@ mod bad_input;
 mod bits;
 mod chaos;
 mod completeness;
+mod client;
 mod joiner;
 mod journey;
 mod kafka;
