@@ -124,7 +124,9 @@ pub fn dead_letter() -> Table {
 pub fn ledger() -> Table {
     Table {
         name: "ledger".to_owned(),
-        doc: "Counts by producer; distinct by producer_id, model, kind, last_seq, closed_by, at".to_owned(),
+        doc: "Counts by producer, and what was lost of it; distinct by producer_id, model, kind, last_seq, closed_by, at; \
+              accepted = in the raw table + dropped"
+            .to_owned(),
         columns: vec![
             required("producer_id", Type::String, "One start of one producing process"),
             required("model", Type::String, "The model"),
@@ -134,9 +136,14 @@ pub fn ledger() -> Table {
             required("accepted", Type::Long, "Rows accepted in the span"),
             required("refused", Type::Long, "Rows refused with 422 or 503 in the span"),
             required("sampled_out", Type::Long, "Rows left out by sampling in the span"),
-            required("dropped", Type::Long, "Accepted rows given up in the span"),
-            required("closed_by", Type::String, "interval, shutdown or recovery"),
+            required("dropped", Type::Long, "Of a loss: accepted rows of the span that never reach the log"),
+            required(
+                "closed_by",
+                Type::String,
+                "interval, shutdown or recovery; or loss, whose span lies within those of the others",
+            ),
             required("at", Type::Timestamp, "When the record was made"),
+            optional("reason", Type::String, "Of a loss: spool_full, too_old or damaged; else null"),
         ],
         day_of: "at",
     }

@@ -29,10 +29,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{self, Config, ConfigError, WhenFull};
 use crate::dead_letter::{self, DeadLetters};
 use crate::forward::brokers::Brokers;
-use crate::forward::{Destination, DestinationError, Forwarder, LogConfig, Remaining, Topics};
+use crate::forward::{Destination, DestinationError, Forwarder, LogConfig, Remaining, Retention, Topics};
 use crate::install::{Installer, SERVICE_SHARE, options};
 use crate::ledger::{self, ClosedBy, Ledger, LedgerError};
 use crate::metrics::Metrics;
@@ -217,25 +217,30 @@ impl App {
 
         let drain = Duration::from_millis(config.shutdown.drain_ms);
         let mut forwarders: JoinSet<(String, Remaining)> = JoinSet::new();
-        let forward = |forwarders: &mut JoinSet<(String, Remaining)>, name: &str, topics: Topics| {
-            let Some(spool) = shared.spool(name) else { return };
-            let watcher = Arc::new(SpoolWatcher::new(shared.clone(), name));
-            let (registry, auto) = (registry.clone(), config.registry.auto_register);
-            let forwarder = Forwarder::new(spool, topics, registry, auto, &destination, watcher);
-            let (name, mut stopped) = (name.to_owned(), forward_stopped.clone());
-            forwarders.spawn(async move {
-                let stop = async move {
-                    // An error says that the owner is gone, which is a stop too.
-                    let _ = stopped.wait_for(|stop| *stop).await;
-                };
-                (name, forwarder.run(stop, drain).await)
-            });
-        };
+        let forward =
+            |forwarders: &mut JoinSet<(String, Remaining)>, name: &str, topics: Topics, retention: Retention| {
+                let Some(spool) = shared.spool(name) else { return };
+                let watcher = Arc::new(SpoolWatcher::new(shared.clone(), name));
+                let (registry, auto) = (registry.clone(), config.registry.auto_register);
+                let (named, ended) = (shared.book.last_losses(name), shared.book.last_accepted(name));
+                let forwarder = Forwarder::new(spool, topics, registry, auto, &destination, watcher)
+                    .with_retention(retention, named, ended);
+                let (name, mut stopped) = (name.to_owned(), forward_stopped.clone());
+                forwarders.spawn(async move {
+                    let stop = async move {
+                        // An error says that the owner is gone, which is a stop too.
+                        let _ = stopped.wait_for(|stop| *stop).await;
+                    };
+                    (name, forwarder.run(stop, drain).await)
+                });
+            };
         for name in [dead_letter::SPOOL, ledger::SPOOL] {
-            forward(&mut forwarders, name, Topics::service(&config.log.prefix));
+            // What is too much there is refused: what is no row has no number by which a loss could be named.
+            forward(&mut forwarders, name, Topics::service(&config.log.prefix), Retention::default());
         }
+        let retention = retention(&config.spool);
         for name in &opened {
-            forward(&mut forwarders, name, Topics::model(&config.log.prefix, name));
+            forward(&mut forwarders, name, Topics::model(&config.log.prefix, name), retention);
         }
 
         let mut failed = false;
@@ -255,7 +260,7 @@ impl App {
                         }
                     }
                     for name in install_again(&installer, &shared).await {
-                        forward(&mut forwarders, &name, Topics::model(&config.log.prefix, &name));
+                        forward(&mut forwarders, &name, Topics::model(&config.log.prefix, &name), retention);
                     }
                     let _ = done.send(());
                 }
@@ -365,6 +370,7 @@ fn open(config: Config, brokers: Option<Arc<Brokers>>) -> Result<Opened, AppErro
     let shared = Arc::new(Shared {
         models: Models::default(),
         dead_letters,
+        book: ledger.book(),
         metrics,
         replay: config.replay,
         limits: config.limits.clone(),
@@ -379,6 +385,13 @@ fn open(config: Config, brokers: Option<Arc<Brokers>>) -> Result<Opened, AppErro
     let installer = Arc::new(Installer::new(shared.clone(), &config, producer_id));
     let opened = installer.install().map_err(AppError::Install)?;
     Ok(Opened { config, shared, installer, ledger, opened })
+}
+
+fn retention(spool: &config::Spool) -> Retention {
+    Retention {
+        drop_oldest: spool.when_full == WhenFull::DropOldest,
+        max_age: (spool.max_age_s > 0).then(|| Duration::from_secs(spool.max_age_s)),
+    }
 }
 
 /// Gives the names of the spools that are new.

@@ -25,6 +25,9 @@ pub const DEFAULTS: &str = include_str!("config.default.toml");
 /// What the names of environment variables begin with.
 pub const ENV_PREFIX: &str = "FLYWHEEL_SIDECAR_";
 
+/// Ten years: more is none.
+const MAX_AGE_S: u64 = 10 * 365 * 86_400;
+
 /// The keys whose values are tables of free names.
 const LIBRDKAFKA: &str = "log.librdkafka";
 const SAMPLING: &str = "sampling";
@@ -98,8 +101,20 @@ pub struct Privacy {
 pub struct Spool {
     pub dir: PathBuf,
     pub max_bytes: u64,
+    pub when_full: WhenFull,
+    pub max_age_s: u64,
     pub accepted: Accepted,
     pub sync_interval_ms: u64,
+}
+
+/// What gives way where the log takes too little for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    /// New rows.
+    Refuse,
+    /// The oldest that wait.
+    DropOldest,
 }
 
 /// What a 202 waits for.
@@ -256,6 +271,11 @@ impl Config {
             "privacy.key_file" => self.privacy.key_file = optional(value).map(PathBuf::from),
             "spool.dir" => self.spool.dir = PathBuf::from(text(value)?),
             "spool.max_bytes" => self.spool.max_bytes = number(value, 1 << 20, u64::MAX)?,
+            "spool.when_full" => {
+                let words = [("refuse", WhenFull::Refuse), ("drop_oldest", WhenFull::DropOldest)];
+                self.spool.when_full = word(value, &words)?;
+            }
+            "spool.max_age_s" => self.spool.max_age_s = number(value, 0, MAX_AGE_S)?,
             "spool.accepted" => {
                 self.spool.accepted = word(value, &[("kernel", Accepted::Kernel), ("disk", Accepted::Disk)])?;
             }
@@ -296,6 +316,9 @@ impl Config {
         if self.registry.username.is_some() != self.registry.password_file.is_some() {
             faults.push("`registry.username` and `registry.password_file` go together".to_owned());
         }
+        if self.replay && self.spool.max_age_s > 0 {
+            faults.push("`spool.max_age_s` goes by the clock, and in a replay all is old: leave it 0".to_owned());
+        }
         faults
     }
 
@@ -308,7 +331,14 @@ impl Config {
             contracts: Contracts { dir: PathBuf::new() },
             sampling: BTreeMap::new(),
             privacy: Privacy { key_file: None },
-            spool: Spool { dir: PathBuf::new(), max_bytes: 0, accepted: Accepted::Kernel, sync_interval_ms: 0 },
+            spool: Spool {
+                dir: PathBuf::new(),
+                max_bytes: 0,
+                when_full: WhenFull::Refuse,
+                max_age_s: 0,
+                accepted: Accepted::Kernel,
+                sync_interval_ms: 0,
+            },
             log: Log { url: String::new(), prefix: String::new(), partitions: 0, librdkafka: BTreeMap::new() },
             registry: Registry {
                 url: String::new(),

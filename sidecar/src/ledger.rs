@@ -1,8 +1,8 @@
-//! The ledger: per producer, model and kind, what was accepted, refused, sampled out and dropped.
+//! The ledger: per producer, model and kind, what was accepted, refused, sampled out and lost.
 //!
 //! A record closes a span of producer_seq: `first_seq` follows the `last_seq` of the record before, so the spans of a
 //! producer are contiguous, and contiguity of producer_seq in the tables proves that nothing is missing. `accepted` is
-//! the length of the span; the other counts are those since the record before.
+//! the length of the span; refused and sampled_out are those since the record before.
 //!
 //! - Every [`INTERVAL`] where a count has grown (`interval`). Where only refusals or what sampling left out did, the span
 //!   is empty: first_seq is then last_seq + 1.
@@ -10,16 +10,22 @@
 //! - At the start, for a predecessor that did not get to that (`recovery`): its last producer_seq is read from the spool,
 //!   or from the cursor's note where the spool is forwarded; its last counts of refusals are lost with it.
 //!
+//! A loss (`loss`) is a record of its own, within the spans of the others: `dropped` of the rows from `first_seq` to
+//! `last_seq` never reach the log, for the `reason` that it gives, and `accepted` is 0. The spans of losses of one producer,
+//! model and kind do not overlap. So accepted = in the raw table + dropped; it may be less, where a row arrived although it
+//! was given up (`forward::give_up`), but each number that is in no table lies in the span of a loss.
+//!
 //! Records are distinct by (producer_id, model, kind, last_seq, closed_by, at): copies of one that was sent again are the
 //! same to the byte, and spans that are empty differ in the time. A start that crashes between writing a recovery record
 //! and noting so finds it in the ledger's spool.
 //!
-//! The records go through a spool of their own to the ledger topic. What was recorded last stands in [`FILE`] and, where
-//! the process died before it was written, in the ids of the records in that spool.
+//! The records go through a spool of their own to the ledger topic. What was recorded last, of losses too, stands in
+//! [`FILE`] and, where the process died before it was written, in the ids of the records in that spool.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use flywheel_schemas::avro::ledger_schema;
@@ -28,9 +34,10 @@ use flywheel_spool::{AppendError, SchemaKey, Spool, SpoolError};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::forward::{Loss, Reason};
 use crate::metrics::Metrics;
 use crate::models::{Counts, Model};
-use crate::record::{Envelope, Note, RecordKind};
+use crate::record::{Envelope, Note, ProducerSeq, RecordKind};
 use crate::transcode::avro::{put_bytes, put_long};
 
 /// The directory of the spool; no model has this name.
@@ -54,6 +61,8 @@ pub(crate) enum ClosedBy {
     Interval,
     Shutdown,
     Recovery,
+    /// Nothing: rows of other spans are lost.
+    Loss,
 }
 
 impl ClosedBy {
@@ -62,11 +71,12 @@ impl ClosedBy {
             ClosedBy::Interval => "interval",
             ClosedBy::Shutdown => "shutdown",
             ClosedBy::Recovery => "recovery",
+            ClosedBy::Loss => "loss",
         }
     }
 }
 
-/// The last record of one model and kind.
+/// The last record of one model and kind, or the last loss of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Last {
     /// A UUID.
@@ -76,7 +86,7 @@ struct Last {
     closed: bool,
 }
 
-/// By model and kind.
+/// By model and kind; that of losses by `<kind>/loss`.
 type Lasts = BTreeMap<String, BTreeMap<String, Last>>;
 
 /// One record.
@@ -89,7 +99,24 @@ struct Span<'a> {
     last_seq: u64,
     refused: u64,
     sampled_out: u64,
+    dropped: u64,
     closed_by: ClosedBy,
+    reason: Option<Reason>,
+}
+
+impl<'a> Span<'a> {
+    /// A span with nothing left out of it.
+    fn new(
+        producer_id: &'a str,
+        model: &'a str,
+        kind: Kind,
+        numbers: RangeInclusive<u64>,
+        closed_by: ClosedBy,
+    ) -> Self {
+        let (first_seq, last_seq) = numbers.into_inner();
+        let (refused, sampled_out, dropped) = (0, 0, 0);
+        Span { producer_id, model, kind, first_seq, last_seq, refused, sampled_out, dropped, closed_by, reason: None }
+    }
 }
 
 /// Why the ledger cannot be opened or written.
@@ -105,13 +132,19 @@ pub(crate) enum LedgerError {
     File { path: PathBuf, cause: String },
 }
 
-pub(crate) struct Ledger {
+/// Where records are appended.
+#[derive(Clone)]
+pub(crate) struct Book {
     spool: Spool,
     schema: SchemaKey,
     producer_id: Uuid,
-    path: PathBuf,
     metrics: Arc<Metrics>,
-    lasts: Lasts,
+    lasts: Arc<Mutex<Lasts>>,
+}
+
+pub(crate) struct Ledger {
+    book: Book,
+    path: PathBuf,
     /// The counts of this process as of the last record, by model and kind.
     recorded: BTreeMap<(String, Kind), Counts>,
 }
@@ -135,12 +168,18 @@ impl Ledger {
             }
             for record in &records {
                 let id = Envelope::read(&record.payload).and_then(|envelope| str::from_utf8(envelope.event_id).ok());
-                if let Some((model, kind, last)) = id.and_then(parse_id) {
-                    lasts.entry(model).or_default().insert(kind, last);
+                if let Some((model, lane, last)) = id.and_then(parse_id) {
+                    lasts.entry(model).or_default().insert(lane, last);
                 }
             }
         }
-        Ok(Ledger { spool, schema, producer_id, path, metrics, lasts, recorded: BTreeMap::new() })
+        let book = Book { spool, schema, producer_id, metrics, lasts: Arc::new(Mutex::new(lasts)) };
+        Ok(Ledger { book, path, recorded: BTreeMap::new() })
+    }
+
+    /// For the losses that forwarders find.
+    pub(crate) fn book(&self) -> Book {
+        self.book.clone()
     }
 
     /// Writes the closing records of the predecessor, where it did not get to it. `note` is the end of the model's spool.
@@ -150,7 +189,7 @@ impl Ledger {
                 Kind::Predictions => note.predictions,
                 Kind::Outcomes => note.outcomes,
             };
-            let last = self.last(model, kind).cloned();
+            let last = self.book.last(model, kind.name());
             let found = place.map(|place| (Uuid::from_bytes(place.producer_id).to_string(), place.producer_seq));
             // What the spool says is newer than what the ledger says, unless it is of the same producer and less.
             let (producer_id, last_seq, known) = match (found, &last) {
@@ -167,8 +206,7 @@ impl Ledger {
             }
             let closed_by = ClosedBy::Recovery;
             let producer_id = producer_id.as_str();
-            let span = Span { producer_id, model, kind, first_seq, last_seq, refused: 0, sampled_out: 0, closed_by };
-            self.append(&span).await?;
+            self.book.append(&Span::new(producer_id, model, kind, first_seq..=last_seq, closed_by)).await?;
             tracing::info!(
                 model,
                 kind = kind.name(),
@@ -187,12 +225,12 @@ impl Ledger {
         for model in models {
             for kind in KINDS {
                 if let Err(error) = self.write_lane(model, kind, closed_by).await {
-                    self.metrics.ledger_postponed(&error);
+                    self.book.metrics.ledger_postponed(&error);
                 }
             }
         }
         if let Err(error) = self.store() {
-            self.metrics.ledger_postponed(&error);
+            self.book.metrics.ledger_postponed(&error);
         }
     }
 
@@ -207,23 +245,71 @@ impl Ledger {
         if !is_due {
             return Ok(());
         }
-        let own_id = self.producer_id.to_string();
-        let span = Span {
-            producer_id: &own_id,
-            model: model.name(),
-            kind,
-            first_seq: before.last_seq + 1,
-            last_seq: counts.last_seq,
-            refused: counts.refused - before.refused,
-            sampled_out: counts.sampled_out - before.sampled_out,
-            closed_by,
-        };
-        self.append(&span).await?;
+        let own_id = self.book.producer_id.to_string();
+        let numbers = before.last_seq + 1..=counts.last_seq;
+        let mut span = Span::new(&own_id, model.name(), kind, numbers, closed_by);
+        span.refused = counts.refused - before.refused;
+        span.sampled_out = counts.sampled_out - before.sampled_out;
+        self.book.append(&span).await?;
         self.recorded.insert(key, counts);
         Ok(())
     }
 
-    async fn append(&mut self, span: &Span<'_>) -> Result<(), LedgerError> {
+    /// Notes what was recorded last.
+    pub(crate) fn store(&self) -> Result<(), LedgerError> {
+        let failed = |cause: String| LedgerError::File { path: self.path.clone(), cause };
+        let text = serde_json::to_vec_pretty(&*self.book.lasts()).map_err(|error| failed(error.to_string()))?;
+        let new = self.path.with_extension("json.new");
+        let write = || {
+            let mut file = std::fs::File::create(&new)?;
+            std::io::Write::write_all(&mut file, &text)?;
+            file.sync_data()?;
+            std::fs::rename(&new, &self.path)
+        };
+        write().map_err(|error| failed(error.to_string()))
+    }
+}
+
+impl Book {
+    /// Puts losses of a model on record, in order; gives how many of them are, of which the first is the first. Logs and
+    /// counts those.
+    pub(crate) async fn lose(&self, model: &str, losses: &[Loss]) -> usize {
+        for (done, loss) in losses.iter().enumerate() {
+            let producer_id = Uuid::from_bytes(loss.producer_id).to_string();
+            let mut span = Span::new(&producer_id, model, loss.kind, loss.first_seq..=loss.last_seq, ClosedBy::Loss);
+            (span.dropped, span.reason) = (loss.count, Some(loss.reason));
+            if let Err(error) = self.append(&span).await {
+                self.metrics.ledger_postponed(&error);
+                return done;
+            }
+            self.metrics.lost(model, loss);
+        }
+        losses.len()
+    }
+
+    /// The last losses of a model that are on record, by kind.
+    pub(crate) fn last_losses(&self, model: &str) -> Note {
+        self.places(model, |kind| lane_of_losses(kind.name()))
+    }
+
+    /// What a model's predecessor accepted last, by kind.
+    pub(crate) fn last_accepted(&self, model: &str) -> Note {
+        self.places(model, |kind| kind.name().to_owned())
+    }
+
+    fn places(&self, model: &str, lane: impl Fn(Kind) -> String) -> Note {
+        let mut note = Note::default();
+        for kind in KINDS {
+            let last =
+                self.last(model, &lane(kind)).and_then(|last| Some((last.producer_id.parse().ok()?, last.last_seq)));
+            if let Some((producer_id, producer_seq)) = last {
+                note.set(kind, ProducerSeq { producer_id: Uuid::into_bytes(producer_id), producer_seq });
+            }
+        }
+        note
+    }
+
+    async fn append(&self, span: &Span<'_>) -> Result<(), LedgerError> {
         let now_ms = crate::api::now_ms();
         let id = id(span, now_ms);
         let mut datum = Vec::new();
@@ -242,30 +328,25 @@ impl Ledger {
             envelope.write(out);
         })?;
         tokio::time::timeout(ACCEPTED_WITHIN, pending).await.map_err(|_| LedgerError::Slow)??;
-        if let Some((model, kind, last)) = parse_id(&id) {
-            self.lasts.entry(model).or_default().insert(kind, last);
+        if let Some((model, lane, last)) = parse_id(&id) {
+            self.lasts().entry(model).or_default().insert(lane, last);
         }
         self.metrics.ledger_written(span.closed_by.name());
         Ok(())
     }
 
-    fn last(&self, model: &str, kind: Kind) -> Option<&Last> {
-        self.lasts.get(model)?.get(kind.name())
+    fn last(&self, model: &str, lane: &str) -> Option<Last> {
+        self.lasts().get(model)?.get(lane).cloned()
     }
 
-    /// Notes what was recorded last.
-    pub(crate) fn store(&self) -> Result<(), LedgerError> {
-        let failed = |cause: String| LedgerError::File { path: self.path.clone(), cause };
-        let text = serde_json::to_vec_pretty(&self.lasts).map_err(|error| failed(error.to_string()))?;
-        let new = self.path.with_extension("json.new");
-        let write = || {
-            let mut file = std::fs::File::create(&new)?;
-            std::io::Write::write_all(&mut file, &text)?;
-            file.sync_data()?;
-            std::fs::rename(&new, &self.path)
-        };
-        write().map_err(|error| failed(error.to_string()))
+    /// Whole between statements, whoever panicked.
+    fn lasts(&self) -> MutexGuard<'_, Lasts> {
+        self.lasts.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn lane_of_losses(kind: &str) -> String {
+    format!("{kind}/loss")
 }
 
 /// What the end of a spool says: the cursor's note, and the records after it.
@@ -297,12 +378,14 @@ fn id(span: &Span<'_>, now_ms: i64) -> String {
     format!("{producer_id}/{now_ms}/{model}/{kind}/{}/{}/{}", span.first_seq, span.last_seq, span.closed_by.name())
 }
 
-/// None for a producer that accepted nothing: the last place in the spool is then still that of one before it.
+/// Model, lane and what the record says about it. None for a producer that accepted nothing: the last place in the spool is
+/// then still that of one before it.
 fn parse_id(id: &str) -> Option<(String, String, Last)> {
     let [producer_id, _, model, kind, _, last_seq, closed_by] = id.split('/').collect::<Vec<_>>().try_into().ok()?;
     let closed = closed_by != ClosedBy::Interval.name();
     let last = Last { producer_id: producer_id.to_owned(), last_seq: last_seq.parse().ok()?, closed };
-    (last.last_seq > 0).then(|| (model.to_owned(), kind.to_owned(), last))
+    let lane = if closed_by == ClosedBy::Loss.name() { lane_of_losses(kind) } else { kind.to_owned() };
+    (last.last_seq > 0).then(|| (model.to_owned(), lane, last))
 }
 
 /// The fields in the order of the fixed schema, `flywheel_schemas::avro::ledger_schema`.
@@ -310,14 +393,23 @@ fn write(span: &Span<'_>, now_ms: i64, out: &mut Vec<u8>) {
     put_bytes(out, span.producer_id.as_bytes());
     put_bytes(out, span.model.as_bytes());
     put_bytes(out, span.kind.name().as_bytes());
-    let accepted = (span.last_seq + 1).saturating_sub(span.first_seq);
-    // Nothing accepted is given up yet: the spool refuses when it is full.
-    let dropped = 0;
-    for number in [span.first_seq, span.last_seq, accepted, span.refused, span.sampled_out, dropped] {
+    let accepted = match span.closed_by {
+        ClosedBy::Loss => 0,
+        _ => (span.last_seq + 1).saturating_sub(span.first_seq),
+    };
+    for number in [span.first_seq, span.last_seq, accepted, span.refused, span.sampled_out, span.dropped] {
         put_long(out, i64::try_from(number).unwrap_or(i64::MAX));
     }
     put_bytes(out, span.closed_by.name().as_bytes());
     put_long(out, now_ms.saturating_mul(1000));
+    // The branches of a union with null first.
+    match span.reason {
+        None => put_long(out, 0),
+        Some(reason) => {
+            put_long(out, 1);
+            put_bytes(out, reason.name().as_bytes());
+        }
+    }
 }
 
 #[cfg(test)]

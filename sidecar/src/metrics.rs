@@ -8,6 +8,7 @@
 //! | `flywheel_accepted_rows_total` | model, kind | rows that the spool took |
 //! | `flywheel_refused_rows_total` | model, kind, reason | rows answered with 413, 422 or 503 |
 //! | `flywheel_sampled_out_rows_total` | model, kind | rows that sampling left out |
+//! | `flywheel_dropped_rows_total` | model, kind, reason | accepted rows that are lost, as the ledger names them |
 //! | `flywheel_accept_seconds` | model, kind | histogram: from the head of a request to its answer |
 //! | `flywheel_dead_letters_total` | result (`kept`, `lost`) | refused bodies and undeliverable records |
 //! | `flywheel_contract_version` | model | the version in force |
@@ -40,7 +41,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::config::ConfigError;
-use crate::forward::Blocked;
+use crate::forward::{Blocked, Loss};
 use crate::privacy::{KeyFileError, is_world_readable};
 use crate::record::RecordKind;
 use crate::shared::Shared;
@@ -76,7 +77,7 @@ struct Rows {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RefusedRows {
+struct ReasonedRows {
     model: String,
     kind: &'static str,
     reason: &'static str,
@@ -129,7 +130,8 @@ pub(crate) struct Metrics {
     accepted_predictions: Counter,
     accepted_outcomes: Counter,
     accepted_rows: Family<Rows, Counter>,
-    refused_rows: Family<RefusedRows, Counter>,
+    refused_rows: Family<ReasonedRows, Counter>,
+    dropped_rows: Family<ReasonedRows, Counter>,
     sampled_out_rows: Family<Rows, Counter>,
     accept_seconds: Family<Rows, Histogram, fn() -> Histogram>,
     dead_letters: Family<Outcome, Counter>,
@@ -170,6 +172,7 @@ impl Metrics {
             accepted_outcomes,
             accepted_rows: Family::default(),
             refused_rows: Family::default(),
+            dropped_rows: Family::default(),
             sampled_out_rows: Family::default(),
             accept_seconds: Family::new_with_constructor(seconds),
             dead_letters: Family::default(),
@@ -195,6 +198,7 @@ impl Metrics {
         registry.register("requests", "Answers of the API", of.requests.clone());
         registry.register("accepted_rows", "Rows that the spool took", of.accepted_rows.clone());
         registry.register("refused_rows", "Rows answered with 413, 422 or 503", of.refused_rows.clone());
+        registry.register("dropped_rows", "Accepted rows that are lost", of.dropped_rows.clone());
         registry.register("sampled_out_rows", "Rows that sampling left out", of.sampled_out_rows.clone());
         let help = "From the head of a request to its answer";
         registry.register_with_unit("accept", help, Unit::Seconds, of.accept_seconds.clone());
@@ -267,8 +271,18 @@ impl Metrics {
     /// A row was refused.
     pub(crate) fn refused(&self, model: &str, kind: Kind, reason: &'static str) {
         tracing::debug!(model, kind = kind.name(), reason, "row refused");
-        let labels = RefusedRows { model: model.to_owned(), kind: kind.name(), reason };
+        let labels = ReasonedRows { model: model.to_owned(), kind: kind.name(), reason };
         self.refused_rows.get_or_create(&labels).inc();
+    }
+
+    /// Accepted rows are lost, and the ledger says so.
+    pub(crate) fn lost(&self, model: &str, loss: &Loss) {
+        let producer_id = uuid::Uuid::from_bytes(loss.producer_id);
+        let (kind, reason, first_seq, last_seq) = (loss.kind.name(), loss.reason.name(), loss.first_seq, loss.last_seq);
+        let rows = loss.count;
+        tracing::error!(model, kind, reason, %producer_id, first_seq, last_seq, rows, "accepted rows are lost");
+        let labels = ReasonedRows { model: model.to_owned(), kind, reason };
+        self.dropped_rows.get_or_create(&labels).inc_by(rows);
     }
 
     /// A dead letter is in its spool.

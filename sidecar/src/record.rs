@@ -15,6 +15,8 @@
 //! ```
 //! All fields are always there; a flag says whether one holds something.
 
+use flywheel_schemas::wire::Kind;
+
 const FORMAT: u8 = 1;
 
 /// The bytes before the key.
@@ -144,13 +146,28 @@ pub struct Note {
 }
 
 impl Note {
+    /// The last record of a kind.
+    pub fn place(&self, kind: Kind) -> Option<ProducerSeq> {
+        match kind {
+            Kind::Predictions => self.predictions,
+            Kind::Outcomes => self.outcomes,
+        }
+    }
+
+    pub fn set(&mut self, kind: Kind, place: ProducerSeq) {
+        match kind {
+            Kind::Predictions => self.predictions = Some(place),
+            Kind::Outcomes => self.outcomes = Some(place),
+        }
+    }
+
     /// Takes up one more record.
     pub fn pass(&mut self, record: &Envelope<'_>) {
         self.time_ms = Some(record.time_ms);
         let place = ProducerSeq { producer_id: record.producer_id, producer_seq: record.producer_seq };
         match record.kind {
-            RecordKind::Prediction => self.predictions = Some(place),
-            RecordKind::Outcome => self.outcomes = Some(place),
+            RecordKind::Prediction => self.set(Kind::Predictions, place),
+            RecordKind::Outcome => self.set(Kind::Outcomes, place),
             RecordKind::Time | RecordKind::DeadLetter | RecordKind::Ledger => {}
         }
     }

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use crate::config::Limits;
 use crate::dead_letter::DeadLetters;
 use crate::forward::brokers::Brokers;
+use crate::ledger::Book;
 use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::transcode::Scratch;
@@ -17,6 +18,7 @@ use crate::transcode::Scratch;
 pub(crate) struct Shared {
     pub(crate) models: Models,
     pub(crate) dead_letters: DeadLetters,
+    pub(crate) book: Book,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) replay: bool,
     pub(crate) limits: Limits,

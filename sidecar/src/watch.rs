@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use prometheus_client::metrics::counter::Counter;
 
 use crate::dead_letter::{self, Letter};
-use crate::forward::{Blocked, Undeliverable, Watcher};
+use crate::forward::{Blocked, Loss, Undeliverable, Watcher};
 use crate::record::RecordKind;
 use crate::shared::Shared;
 
@@ -35,6 +35,10 @@ impl Watcher for SpoolWatcher {
 
     fn blocked(&self, blocked: Option<&Blocked>) {
         self.shared.metrics.forward_blocked(&self.spool, blocked);
+    }
+
+    fn lost<'a>(&'a self, losses: &'a [Loss]) -> BoxFuture<'a, usize> {
+        Box::pin(self.shared.book.lose(&self.spool, losses))
     }
 
     fn dead_letter<'a>(&'a self, letter: Undeliverable<'a>) -> BoxFuture<'a, bool> {

@@ -13,6 +13,9 @@
 //! Bounds: at most 10,000 records and 8 MiB of each directory are on their way (`window`), beside what librdkafka queues
 //! for all; a broker that is away for hours costs that much memory and no more. The rest is on the spool's disk.
 //!
+//! What was accepted and never reaches the log, given up (`give_up`) or damaged (`losses`), is named in the ledger before the
+//! cursor is persisted behind it.
+//!
 //! A time record (replay) becomes a tick record in every partition of both topics, at its place among the others.
 //! A record that can never be sent (longer than the topic takes, damaged, without its schema) is handed to
 //! [`Watcher::dead_letter`], and the cursor moves on once it is taken there.
@@ -29,9 +32,11 @@ use tokio::time::Instant;
 
 pub mod brokers;
 mod destination;
+mod give_up;
 mod headers;
 pub mod kafka;
 pub mod local;
+mod losses;
 pub mod policy;
 mod schema_ids;
 mod sending;
@@ -41,7 +46,9 @@ mod window;
 
 use destination::Lane;
 pub use destination::{Destination, DestinationError, LogConfig, Message, Place, Report, SendError};
+pub use give_up::Retention;
 use headers::Texts;
+pub use losses::{Loss, Losses, Reason};
 use policy::{Action, BackOff, Failure, FailureKind};
 use schema_ids::SchemaIds;
 use sending::Sent;
@@ -75,6 +82,11 @@ pub struct Forwarder {
     /// The first of `ahead`, where it is opened in the window and some of its copies were sent.
     opened: Option<Opened>,
     window: Window,
+    losses: Losses,
+    retention: Retention,
+    age_look_at: Instant,
+    /// Nothing is given up before.
+    give_up_at: Instant,
     persisted: u64,
     texts: Texts,
     value: Vec<u8>,
@@ -94,6 +106,14 @@ pub struct Forwarder {
 struct Opened {
     token: u64,
     copies: u32,
+}
+
+/// What became of a record that the log refused.
+enum Buried {
+    Kept,
+    /// It cannot be read any more.
+    Lost,
+    NotNow,
 }
 
 /// Where the shutdown stands.
@@ -144,6 +164,10 @@ impl Forwarder {
             ahead: VecDeque::new(),
             opened: None,
             window: Window::new(cursor.sequence, Note::decode(&cursor.note)),
+            losses: Losses::new(Note::default(), Note::default(), spool.recovery().cursor_damaged),
+            retention: Retention::default(),
+            age_look_at: Instant::now(),
+            give_up_at: Instant::now(),
             persisted: cursor.sequence,
             texts: Texts::default(),
             value: Vec::new(),
@@ -155,6 +179,14 @@ impl Forwarder {
             alone_until: 0,
             spool,
         }
+    }
+
+    /// Gives up records as `retention` says; without this none. `named` are by kind the last losses that the ledger has,
+    /// `ended` what it says was accepted last before this start.
+    pub fn with_retention(mut self, retention: Retention, named: Note, ended: Note) -> Forwarder {
+        self.retention = retention;
+        self.losses = Losses::new(named, ended, self.spool.recovery().cursor_damaged);
+        self
     }
 
     /// Forwards until `shutdown` resolves, and then on until the spool is empty or `drain` is over. Persists the cursor and
@@ -192,6 +224,10 @@ impl Forwarder {
                 _ = persist.tick() => {
                     self.look_for_stall();
                     self.persist().await;
+                    // With the intake at its end nothing needs the room, and what is left may be sent after the next start.
+                    if stop.deadline.is_none() {
+                        self.give_up_due().await;
+                    }
                 }
                 report = self.lane.report() => self.take_reports(report).await,
                 () = tokio::time::sleep_until(resume_at), if waits => self.resume_at = None,
@@ -219,7 +255,11 @@ impl Forwarder {
     fn settle(&mut self) {
         let before = self.window.cursor();
         while let Some(passed) = self.window.advance() {
-            if let Some(head) = passed.head {
+            let Some(head) = passed.head else { continue };
+            self.losses.pass(&passed.before, &head);
+            if passed.lost {
+                self.losses.give_up(&head, Reason::Damaged);
+            } else {
                 self.watcher.delivered(head.kind, passed.bytes);
             }
         }
@@ -299,8 +339,9 @@ impl Forwarder {
                 self.window.landed(report.token, false);
                 let Some(sequence) = self.window.sequence(report.token) else { return };
                 match self.bury(sequence, failure.cause).await {
-                    true => self.window.give_up(report.token),
-                    false => self.rewinding = true,
+                    Buried::Kept => self.window.give_up(report.token),
+                    Buried::Lost => self.window.lose(report.token),
+                    Buried::NotNow => self.rewinding = true,
                 }
             }
             Err(failure) => {
@@ -311,25 +352,25 @@ impl Forwarder {
     }
 
     /// Hands a record that the log refused for its length to the dead letters, read once more from the spool.
-    async fn bury(&mut self, sequence: u64, detail: String) -> bool {
+    async fn bury(&mut self, sequence: u64, detail: String) -> Buried {
         let record = match self.spool.reader(sequence).read(1) {
             Ok(records) => records.into_iter().next().filter(|record| record.sequence == sequence),
             Err(error) => {
                 self.wait_for("spool", error.to_string(), true);
-                return false;
+                return Buried::NotNow;
             }
         };
         let Some(record) = record else {
             tracing::error!(model = self.topics.name(), sequence, "a refused record is damaged in the spool");
-            return true;
+            return Buried::Lost;
         };
         let envelope = Envelope::read(&record.payload);
         let letter = Undeliverable { sequence, envelope, payload: &record.payload, reason: "too_large", detail };
-        let taken = self.watcher.dead_letter(letter).await;
-        if !taken {
+        if !self.watcher.dead_letter(letter).await {
             self.wait_for("dead_letter", "the dead letters take nothing at present".to_string(), true);
+            return Buried::NotNow;
         }
-        taken
+        Buried::Kept
     }
 
     /// Does what the policy says about a failure.
@@ -419,10 +460,20 @@ impl Forwarder {
         }
     }
 
+    /// Names the losses before the cursor, and persists it.
     async fn persist(&mut self) {
         let cursor = self.window.cursor();
         if cursor == self.persisted {
             return;
+        }
+        if !self.losses.unnamed().is_empty() {
+            let named = self.watcher.lost(self.losses.unnamed()).await;
+            self.losses.name(named);
+            if !self.losses.unnamed().is_empty() {
+                // Nothing more is sent meanwhile, which bounds what there may be to name.
+                self.wait_for("ledger", "losses cannot be put on record at present".to_string(), true);
+                return;
+            }
         }
         let (spool, note) = (self.spool.clone(), self.window.note().encode());
         let result = tokio::task::spawn_blocking(move || spool.advance(cursor, &note)).await;

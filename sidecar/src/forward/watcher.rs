@@ -2,6 +2,7 @@
 
 use futures::future::BoxFuture;
 
+use super::losses::Loss;
 use crate::record::{Envelope, RecordKind};
 
 /// Why a forwarder stands still.
@@ -16,8 +17,8 @@ pub struct Blocked {
 
 impl Blocked {
     /// Stable words.
-    pub const CAUSES: [&'static str; 9] =
-        ["registry", "schema", "topic", "denied", "rejected", "log", "full", "spool", "dead_letter"];
+    pub const CAUSES: [&'static str; 10] =
+        ["registry", "schema", "topic", "denied", "rejected", "log", "full", "spool", "dead_letter", "ledger"];
 }
 
 /// A record that can never be sent.
@@ -49,6 +50,12 @@ pub trait Watcher: Send + Sync + 'static {
     fn dead_letter<'a>(&'a self, letter: Undeliverable<'a>) -> BoxFuture<'a, bool> {
         tracing::error!(sequence = letter.sequence, reason = letter.reason, detail = letter.detail, "record given up");
         Box::pin(std::future::ready(true))
+    }
+
+    /// Names losses. Gives how many of them, from the first on, are on record now; the others are asked for again.
+    fn lost<'a>(&'a self, losses: &'a [Loss]) -> BoxFuture<'a, usize> {
+        tracing::error!(?losses, "accepted records are lost");
+        Box::pin(std::future::ready(losses.len()))
     }
 }
 

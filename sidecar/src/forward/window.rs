@@ -1,6 +1,6 @@
 //! What is on its way: the records that were sent and not yet all delivered, in the order of the spool.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use crate::record::{Envelope, Note};
 
@@ -18,10 +18,19 @@ struct Slot {
     /// Whether all of its copies were sent.
     whole: bool,
     failed: bool,
+    /// It cannot be sent, nor kept as a dead letter.
+    lost: bool,
     /// Nothing else was on its way with it, so that what is said about it is about it alone.
     alone: bool,
     /// What the note needs of it.
     head: Option<Envelope<'static>>,
+}
+
+impl Slot {
+    /// Whether the cursor may pass it.
+    fn is_through(&self) -> bool {
+        self.whole && self.flying == 0 && !self.failed
+    }
 }
 
 /// The records on their way. A record's token numbers it among those of this window.
@@ -29,6 +38,9 @@ pub struct Window {
     slots: VecDeque<Slot>,
     /// The token of the first slot.
     first: u64,
+    /// Given up while copies were on their way, by token. They take room until their reports come: the log may take them
+    /// still, and would be sent another window's worth with each portion that is given up.
+    late: HashMap<u64, Slot>,
     bytes: usize,
     flying: u64,
     /// The next record to deliver: everything below is delivered, or a dead letter.
@@ -38,7 +50,7 @@ pub struct Window {
 
 impl Window {
     pub fn new(cursor: u64, note: Note) -> Window {
-        Window { slots: VecDeque::new(), first: 0, bytes: 0, flying: 0, cursor, note }
+        Window { slots: VecDeque::new(), first: 0, late: HashMap::new(), bytes: 0, flying: 0, cursor, note }
     }
 
     pub fn cursor(&self) -> u64 {
@@ -50,11 +62,11 @@ impl Window {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.slots.is_empty() && self.late.is_empty()
     }
 
     pub fn has_room(&self) -> bool {
-        self.slots.len() < RECORDS_MAX && self.bytes < BYTES_MAX
+        self.slots.len() + self.late.len() < RECORDS_MAX && self.bytes < BYTES_MAX
     }
 
     /// Copies in flight.
@@ -79,7 +91,16 @@ impl Window {
             traceparent: None,
             datum: b"",
         });
-        self.slots.push_back(Slot { sequence, bytes, flying: 0, whole: false, failed: false, alone, head });
+        self.slots.push_back(Slot {
+            sequence,
+            bytes,
+            flying: 0,
+            whole: false,
+            failed: false,
+            lost: false,
+            alone,
+            head,
+        });
         self.bytes += bytes;
         self.first + self.slots.len() as u64 - 1
     }
@@ -106,6 +127,15 @@ impl Window {
 
     /// A copy came through, or failed.
     pub fn landed(&mut self, token: u64, delivered: bool) {
+        if let Some(slot) = self.late.get_mut(&token) {
+            slot.flying = slot.flying.saturating_sub(1);
+            self.flying -= 1;
+            if slot.flying == 0 {
+                self.bytes -= slot.bytes;
+                self.late.remove(&token);
+            }
+            return;
+        }
         if let Some(slot) = self.slot(token)
             && slot.flying > 0
         {
@@ -123,6 +153,14 @@ impl Window {
         }
     }
 
+    /// The record can never be sent, and is not kept elsewhere.
+    pub fn lose(&mut self, token: u64) {
+        self.give_up(token);
+        if let Some(slot) = self.slot(token) {
+            slot.lost = true;
+        }
+    }
+
     /// The sequence of a record on its way.
     pub fn sequence(&mut self, token: u64) -> Option<u64> {
         self.slot(token).map(|slot| slot.sequence)
@@ -135,8 +173,8 @@ impl Window {
 
     /// Takes out the next record that is wholly delivered, in order; the cursor moves behind it.
     pub fn advance(&mut self) -> Option<Passed> {
-        let slot = self.slots.front().filter(|slot| slot.whole && slot.flying == 0 && !slot.failed)?;
-        let passed = Passed { bytes: slot.bytes, head: slot.head.clone() };
+        let slot = self.slots.front().filter(|slot| slot.is_through())?;
+        let passed = Passed { bytes: slot.bytes, head: slot.head.clone(), before: self.note, lost: slot.lost };
         self.cursor = slot.sequence + 1;
         self.bytes -= slot.bytes;
         self.slots.pop_front();
@@ -147,10 +185,30 @@ impl Window {
         Some(passed)
     }
 
+    /// The records that are through although one before them is not.
+    pub fn arrived(&self) -> BTreeSet<u64> {
+        self.slots.iter().filter(|slot| slot.is_through() && !slot.lost).map(|slot| slot.sequence).collect()
+    }
+
+    /// Moves the cursor to `sequence`, past records that are given up; `note` is about all before it.
+    pub fn skip_to(&mut self, sequence: u64, note: Note) {
+        while let Some(slot) = self.slots.pop_front_if(|slot| slot.sequence < sequence) {
+            if slot.flying > 0 {
+                self.late.insert(self.first, slot);
+            } else {
+                self.bytes -= slot.bytes;
+            }
+            self.first += 1;
+        }
+        self.cursor = sequence;
+        self.note = note;
+    }
+
     /// Forgets all that is on its way; the cursor stays. Reports that still come are of no token known.
     pub fn rewind(&mut self) {
         self.first += self.slots.len() as u64;
         self.slots.clear();
+        self.late.clear();
         self.bytes = 0;
         self.flying = 0;
     }
@@ -160,6 +218,10 @@ impl Window {
 pub struct Passed {
     pub bytes: usize,
     pub head: Option<Envelope<'static>>,
+    /// The note as it was before it.
+    pub before: Note,
+    /// It is neither in the log nor a dead letter.
+    pub lost: bool,
 }
 
 #[cfg(test)]
@@ -220,5 +282,30 @@ mod tests {
         window.give_up(c);
         assert!(window.advance().is_some());
         assert_eq!(window.cursor(), 1);
+    }
+
+    #[test]
+    fn what_is_given_up_takes_room_until_it_is_reported_and_moves_the_cursor_no_more() {
+        let mut window = Window::new(0, Note::default());
+        let [a, b, c, d] = [0, 1, 2, 3].map(|sequence| send(&mut window, sequence, 1));
+        window.landed(b, true);
+        assert_eq!(window.arrived(), BTreeSet::from([1]));
+        window.landed(d, true);
+        window.skip_to(3, Note::default());
+        assert_eq!((window.cursor(), window.bytes, window.flying(), window.is_empty()), (3, 30, 2, false));
+        assert!(window.advance().is_some(), "what comes after is held up by none of it");
+        assert_eq!((window.cursor(), window.end(), window.sequence(c)), (4, 4, None));
+        window.landed(a, false);
+        window.landed(a, false);
+        assert_eq!((window.bytes, window.flying()), (10, 1));
+        window.landed(c, true);
+        assert_eq!((window.bytes, window.flying(), window.is_empty(), window.cursor()), (0, 0, true, 4));
+        // One of which a part is yet to be sent: its token is of nothing any more.
+        let token = window.open(4, 10, None, false);
+        window.sent(token);
+        window.skip_to(5, Note::default());
+        window.sent(token);
+        window.landed(token, true);
+        assert_eq!((window.bytes, window.flying(), window.cursor()), (0, 0, 5));
     }
 }

@@ -5,8 +5,8 @@
 mod bad_input;
 mod bits;
 mod chaos;
-mod completeness;
 mod client;
+mod completeness;
 mod joiner;
 mod journey;
 mod kafka;

@@ -53,6 +53,10 @@ pub struct Usage {
     /// On disk and waiting for it.
     pub bytes: u64,
     pub max_bytes: u64,
+    /// A segment takes so much; less than one is not made free.
+    pub segment_bytes: u64,
+    /// Where less than this is free, appends are refused.
+    pub room_bytes: u64,
     /// The least sequence that is still there.
     pub oldest: u64,
     /// The next to forward.
@@ -153,6 +157,8 @@ impl Spool {
         Usage {
             bytes: queue.disk_bytes + queue.bytes,
             max_bytes: shared.options.max_bytes,
+            segment_bytes: shared.options.segment_bytes(),
+            room_bytes: shared.options.room_bytes(),
             oldest: oldest.unwrap_or(queue.next),
             cursor,
             next: queue.next,
@@ -197,6 +203,20 @@ impl Spool {
         *lock(&shared.cursor) = cursor;
         shared.remove_below(sequence);
         Ok(())
+    }
+
+    /// Where the cursor would have to be for at least `bytes` of segments to go; the beginning of the last segment, which
+    /// never goes, where there is not so much.
+    pub fn boundary(&self, bytes: u64) -> u64 {
+        let log = lock(&self.handle.shared.log);
+        let mut freed = 0;
+        for pair in log.segments.windows(2) {
+            freed += pair[0].length;
+            if freed >= bytes {
+                return pair[1].name.start;
+            }
+        }
+        log.segments.last().map_or(0, |last| last.name.start)
     }
 
     /// Resolves once everything appended before the call is on the disk; fails after an attempt at that failed.
