@@ -38,7 +38,7 @@ use crate::ledger::{self, ClosedBy, Ledger, LedgerError};
 use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::server::{Bounds, serve};
-use crate::shared::{Shared, WorkPool};
+use crate::shared::{BODY_PIECE, Shared, WorkPool};
 use crate::watch::SpoolWatcher;
 use crate::{admin, api};
 
@@ -195,6 +195,8 @@ impl App {
         let (admin_stop, admin_stopped) = watch::channel(false);
         let bounds = |connections| Bounds {
             connections: Arc::new(Semaphore::new(connections)),
+            connected: Arc::default(),
+            senders: shared.senders.clone(),
             header_timeout: Duration::from_millis(config.limits.header_timeout_ms),
         };
 
@@ -374,7 +376,8 @@ fn open(config: Config, brokers: Option<Arc<Brokers>>) -> Result<Opened, AppErro
         metrics,
         replay: config.replay,
         limits: config.limits.clone(),
-        requests: Semaphore::new(config.limits.concurrency),
+        bodies: Semaphore::new(usize::try_from(config.limits.bodies_bytes / BODY_PIECE).unwrap_or(usize::MAX >> 3)),
+        senders: Arc::default(),
         work: WorkPool::default(),
         spools: std::sync::RwLock::default(),
         brokers,

@@ -151,7 +151,7 @@ pub struct Limits {
     pub body_bytes: usize,
     pub batch_rows: usize,
     pub connections: usize,
-    pub concurrency: usize,
+    pub bodies_bytes: u64,
     pub header_timeout_ms: u64,
     pub body_timeout_ms: u64,
 }
@@ -293,7 +293,7 @@ impl Config {
             "limits.body_bytes" => self.limits.body_bytes = number(value, 1024, BODY_BYTES_MAX)?,
             "limits.batch_rows" => self.limits.batch_rows = number(value, 1, 1_000_000)?,
             "limits.connections" => self.limits.connections = number(value, 1, 1_000_000)?,
-            "limits.concurrency" => self.limits.concurrency = number(value, 1, 1_000_000)?,
+            "limits.bodies_bytes" => self.limits.bodies_bytes = number(value, 1 << 20, 1 << 40)?,
             "limits.header_timeout_ms" => self.limits.header_timeout_ms = number(value, 1, 3_600_000)?,
             "limits.body_timeout_ms" => self.limits.body_timeout_ms = number(value, 1, 3_600_000)?,
             "shutdown.requests_ms" => self.shutdown.requests_ms = number(value, 0, 3_600_000)?,
@@ -315,6 +315,10 @@ impl Config {
         }
         if self.registry.username.is_some() != self.registry.password_file.is_some() {
             faults.push("`registry.username` and `registry.password_file` go together".to_owned());
+        }
+        if self.limits.bodies_bytes < self.limits.body_bytes as u64 {
+            let text = "`limits.bodies_bytes` is less than `limits.body_bytes`: the largest body must fit";
+            faults.push(text.to_owned());
         }
         if self.replay && self.spool.max_age_s > 0 {
             faults.push("`spool.max_age_s` goes by the clock, and in a replay all is old: leave it 0".to_owned());
@@ -352,7 +356,7 @@ impl Config {
                 body_bytes: 0,
                 batch_rows: 0,
                 connections: 0,
-                concurrency: 0,
+                bodies_bytes: 0,
                 header_timeout_ms: 0,
                 body_timeout_ms: 0,
             },

@@ -14,6 +14,7 @@ mod models;
 mod shared;
 
 mod api;
+mod crowd;
 mod server;
 mod privacy;
 pub mod transcode;

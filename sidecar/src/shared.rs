@@ -8,12 +8,16 @@ use flywheel_spool::Spool;
 use tokio::sync::Semaphore;
 
 use crate::config::Limits;
+use crate::crowd::Crowd;
 use crate::dead_letter::DeadLetters;
 use crate::forward::brokers::Brokers;
 use crate::ledger::Book;
 use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::transcode::Scratch;
+
+/// What `limits.bodies_bytes` is counted in.
+pub(crate) const BODY_PIECE: u64 = 1024;
 
 pub(crate) struct Shared {
     pub(crate) models: Models,
@@ -22,8 +26,10 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) replay: bool,
     pub(crate) limits: Limits,
-    /// Requests being worked on.
-    pub(crate) requests: Semaphore,
+    /// Memory for bodies, in pieces of [`BODY_PIECE`] bytes.
+    pub(crate) bodies: Semaphore,
+    /// Clients whose bodies are on their way.
+    pub(crate) senders: Arc<Crowd>,
     pub(crate) work: WorkPool,
     /// All spools of this process by directory name, for the gauges and for the end.
     pub(crate) spools: RwLock<BTreeMap<String, Spool>>,

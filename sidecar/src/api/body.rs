@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use futures::{FutureExt, StreamExt};
+use tokio::sync::SemaphorePermit;
 
 use super::error::Problem;
+use crate::crowd::Crowd;
 use crate::dead_letter::BODY_BYTES_KEPT;
+use crate::shared::{BODY_PIECE, Shared};
 
 /// Of a body that is too large so much is read and thrown away, so that the client gets to read the answer; a client
 /// that sends more than this is cut off.
@@ -25,11 +28,32 @@ pub(crate) enum Read {
     },
 }
 
-/// Reads `body` to its end, up to `bytes_max` bytes, within `within`. `asks_first`: the request has `Expect: 100-continue`.
+/// Takes the memory that `body` will need, or that one of unknown length may need. None where there is not as much left:
+/// then those whose bodies are slow give way to the next.
+pub(crate) fn room<'s>(shared: &'s Shared, body: &Body) -> Option<SemaphorePermit<'s>> {
+    let bytes_max = shared.limits.body_bytes as u64;
+    let bytes = body.size_hint().exact().unwrap_or(bytes_max).min(bytes_max);
+    // At most 16 MiB.
+    let pieces = u32::try_from(bytes.div_ceil(BODY_PIECE).max(1)).unwrap_or(u32::MAX);
+    let room = shared.bodies.try_acquire_many(pieces).ok();
+    if room.is_none() {
+        shared.senders.press();
+    }
+    room
+}
+
+/// Reads `body` to its end, up to `bytes_max` bytes, within `within`, and within less when others wait for the room of the
+/// `senders`. `asks_first`: the request has `Expect: 100-continue`.
 ///
 /// # Errors
 /// 400 where it breaks off, 408 where it is too slow.
-pub(crate) async fn read(asks_first: bool, body: Body, bytes_max: usize, within: Duration) -> Result<Read, Problem> {
+pub(crate) async fn read(
+    asks_first: bool,
+    body: Body,
+    bytes_max: usize,
+    within: Duration,
+    senders: &Crowd,
+) -> Result<Read, Problem> {
     let announced = body.size_hint().exact().unwrap_or_default();
     // Reading would tell a client that asks first, as curl does, to go on.
     if announced > bytes_max as u64 && asks_first {
@@ -40,7 +64,17 @@ pub(crate) async fn read(asks_first: bool, body: Body, bytes_max: usize, within:
     // As a rule the body came with the head; then no timer is needed.
     match reading.as_mut().now_or_never() {
         Some(read) => read,
-        None => Box::pin(tokio::time::timeout(within, reading)).await.unwrap_or_else(|_| Err(Problem::too_slow())),
+        None => {
+            Box::pin(async {
+                tokio::select! {
+                    biased;
+                    read = reading => read,
+                    () = tokio::time::sleep(within) => Err(Problem::too_slow()),
+                    () = senders.lose_patience() => Err(Problem::too_slow()),
+                }
+            })
+            .await
+        }
     }
 }
 

@@ -101,7 +101,7 @@ impl Problem {
     }
 
     pub(crate) fn busy() -> Problem {
-        let detail = "limits.concurrency requests are being worked on";
+        let detail = "the bodies being worked on have limits.bodies_bytes";
         Problem { retry_after_s: Some(RETRY_AFTER_BUSY_S), ..Problem::unavailable(detail) }
     }
 

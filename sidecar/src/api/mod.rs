@@ -141,15 +141,15 @@ async fn take<I: Intake>(shared: &Shared, opening: Result<Opening, Problem>, bod
     let limits = &shared.limits;
     let within = Duration::from_millis(limits.body_timeout_ms);
     // Held to the end: it bounds the bodies in memory.
-    let permit = shared.requests.try_acquire().map_err(|_| Problem::busy());
-    let (_permit, opening) = match permit.and_then(|permit| Ok((permit, opening?))) {
+    let room = body::room(shared, &body).ok_or_else(Problem::busy);
+    let (_room, opening) = match room.and_then(|room| Ok((room, opening?))) {
         Ok(beginning) => beginning,
         Err(problem) => return Err(Box::pin(body::discard(body, within, problem)).await),
     };
     let Opening { started, model, is_batch, now_ms, traceparent, asks_first } = opening;
     let traceparent = traceparent.as_ref().map(HeaderValue::as_bytes);
     let call = Call { shared, model: &model, now_ms, traceparent, trace_id: traceparent.and_then(trace_id) };
-    let body = match body::read(asks_first, body, limits.body_bytes, within).await? {
+    let body = match body::read(asks_first, body, limits.body_bytes, within, &shared.senders).await? {
         Read::Whole(body) => body,
         Read::TooLarge { head, bytes, ended } => {
             let detail = format!("a body has at most {} bytes", limits.body_bytes);
