@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Args, Config, LogFormat, Telemetry, Tool};
+use crate::files::Files;
 use crate::privacy::KeyRing;
 use crate::transcode::BODY_BYTES_MAX;
 use crate::{App, shutdown};
@@ -19,9 +20,9 @@ pub fn command() -> clap::Command {
     <Args as clap::CommandFactory>::command()
 }
 
-/// Runs the sidecar until SIGTERM or Ctrl-C. `args` are those after the name of the program. SIGHUP has the
-/// contracts and `[sampling]` read again. Exits with 0 after an orderly stop, with 1 where a task failed or it could not start, with 2 for a
-/// fault of the command line or the configuration.
+/// Runs the sidecar until SIGTERM or Ctrl-C. `args` are those after the name of the program. SIGHUP, or a change of their
+/// files, has the contracts, the key ring and `[sampling]` read again. Exits with 0 after an orderly stop, with 1 where a
+/// task failed or it could not start, with 2 for a fault of the command line or the configuration.
 pub async fn run_from_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
@@ -80,12 +81,18 @@ fn pseudonyms(key_file: &Path) -> ExitCode {
 async fn serve(args: &Args, config: Config) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let requested = shutdown::requested()?;
     let mut hangups = signal(SignalKind::hangup())?;
+    let named = [args.config.clone(), config.privacy.key_file.clone()];
+    let mut files = Files::new(named.into_iter().flatten().collect(), &config.contracts.dir);
     let app = App::build(config).await?;
     tracing::info!(api = %app.address(), admin = %app.admin_address(), "listening");
     let (handle, args) = (app.handle(), args.clone());
     let reloads = tokio::spawn(async move {
-        while hangups.recv().await.is_some() {
-            tracing::info!("SIGHUP: reading configuration and contracts again");
+        loop {
+            let why = tokio::select! {
+                Some(()) = hangups.recv() => "SIGHUP",
+                () = files.changed() => "a file has changed",
+            };
+            tracing::info!(why, "reading configuration and contracts again");
             handle.reload_with(Config::from_args(&args)).await;
         }
     });

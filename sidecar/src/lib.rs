@@ -28,6 +28,7 @@ mod admin;
 mod metrics;
 mod shutdown;
 mod app;
+mod files;
 mod command;
 
 pub use app::{App, AppError, Handle, Stopped};
