@@ -1,9 +1,11 @@
 //! Giving up what the log does not take: the oldest records where newer ones need their room, and those that are too old.
 //!
 //! The spool itself only refuses. Giving up is done here, by the one owner of the cursor, when it persists it, and in this
-//! order: the records that are to go are read, for their numbers; the losses are named in the ledger; then the cursor moves
-//! past them, and what of them is on its way is forgotten. librdkafka may hold such a record still, and it may arrive after
-//! all: the loss then says too much. It never says too little.
+//! order: the records that are to go are read, for their numbers; what of them is on its way is forgotten; the losses are named
+//! in the ledger; then the cursor is persisted behind them, which makes room. Where the ledger takes nothing the rest waits, and
+//! the spool refuses. librdkafka may hold such a record still, and it may arrive after
+//! all: the loss then says too much. It never says too little. While a question to the broker or the registry is on its way
+//! (5 s and 15 s at most) nothing is given up, and rows are refused where that takes too long.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,7 +19,7 @@ use crate::record::{Envelope, Note};
 
 /// The longest time between two looks at the age of the oldest record: a record is kept for so much longer than it may be.
 const AGE_LOOK_MAX: Duration = Duration::from_secs(60);
-/// After a portion could not be given up: a message in the log each time, and room soon after the cause is gone.
+/// After the spool could not be read: a message in the log each time, and room soon after the cause is gone.
 const RETRY: Duration = Duration::from_secs(1);
 /// Sixteen looks within the age, so that what is given up goes in a few parts with a ledger record each.
 const AGE_LOOKS: u32 = 16;
@@ -100,11 +102,6 @@ impl Forwarder {
     }
 
     async fn give_up_portion(&mut self, portion: Portion, reason: Reason) {
-        // Holes before the cursor first: losses are named in order.
-        self.persist().await;
-        if !self.losses.unnamed().is_empty() {
-            return;
-        }
         let (spool, losses, note) = (self.spool.clone(), self.losses.clone(), *self.window.note());
         let (cursor, arrived) = (self.window.cursor(), self.window.arrived());
         let work = tokio::task::spawn_blocking(move || survey(&spool, losses, note, cursor, portion, reason, &arrived));
@@ -120,19 +117,8 @@ impl Forwarder {
                 return;
             }
         };
-        let Survey { mut losses, until, note } = surveyed;
+        let Survey { losses, until, note } = surveyed;
         if until == cursor {
-            return;
-        }
-        let named = self.watcher.lost(losses.unnamed()).await;
-        let all_named = named >= losses.unnamed().len();
-        losses.name(named);
-        if !all_named {
-            // Those that are named are not named again when they go; the others may still be sent.
-            losses.forget();
-            self.losses = losses;
-            tracing::error!(model = self.topics.name(), "nothing given up: the ledger takes no losses at present");
-            self.give_up_at = Instant::now() + RETRY;
             return;
         }
         self.losses = losses;
@@ -144,6 +130,7 @@ impl Forwarder {
         if self.ahead.is_empty() && self.reader.position() < until {
             self.reader.seek(until);
         }
+        // Names them, and only then makes room.
         self.persist().await;
     }
 }

@@ -73,11 +73,6 @@ impl Losses {
         }
     }
 
-    /// Drops those that are not named: they did not come about.
-    pub fn forget(&mut self) {
-        self.unnamed.clear();
-    }
-
     /// The cursor passes a record. What is missing since `before` is lost.
     pub fn pass(&mut self, before: &Note, record: &Envelope<'_>) {
         let Some(kind) = row_kind(record.kind) else { return };

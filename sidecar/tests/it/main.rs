@@ -4,6 +4,7 @@ mod client;
 mod contracts;
 mod intake;
 mod limits;
+mod losses;
 mod replay;
 mod privacy;
 mod restart;

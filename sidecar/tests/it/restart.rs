@@ -7,7 +7,7 @@ use crate::client::{Client, eventually};
 use crate::sidecar::{CONTRACT, OUTCOMES, PREDICTIONS, Place, outcome, prediction};
 
 /// The sidecar as a process; killed when the test ends.
-struct Process(Child);
+pub struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -17,7 +17,7 @@ impl Drop for Process {
 }
 
 impl Process {
-    async fn start(place: &Place) -> Process {
+    pub async fn start(place: &Place) -> Process {
         let file = place.dir.path().join("sidecar.toml");
         std::fs::write(&file, place.config.to_toml()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_flywheel-sidecar"));
@@ -31,7 +31,7 @@ impl Process {
     }
 
     /// At whichever instruction it is.
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
@@ -41,7 +41,7 @@ impl Process {
         assert!(status.success());
     }
 
-    async fn terminate(mut self) -> ExitStatus {
+    pub async fn terminate(mut self) -> ExitStatus {
         self.signal("TERM");
         let mut status = None;
         eventually("the process ends", async || {
