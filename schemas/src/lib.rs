@@ -10,6 +10,7 @@ pub mod evolution;
 pub mod types;
 
 pub mod avro;
+pub mod datum;
 pub mod table;
 
 pub mod client_options;

@@ -13,7 +13,7 @@ use crate::config::{Args, Config, LogFormat, Telemetry, Tool};
 use crate::files::Files;
 use crate::privacy::KeyRing;
 use crate::transcode::BODY_BYTES_MAX;
-use crate::{App, shutdown};
+use crate::{App, salvage, shutdown};
 
 /// The command for another binary that runs the sidecar as its child; see [`run_from_args`].
 pub fn command() -> clap::Command {
@@ -22,7 +22,8 @@ pub fn command() -> clap::Command {
 
 /// Runs the sidecar until SIGTERM or Ctrl-C. `args` are those after the name of the program. SIGHUP, or a change of their
 /// files, has the contracts, the key ring and `[sampling]` read again. Exits with 0 after an orderly stop, with 1 where a
-/// task failed or it could not start, with 2 for a fault of the command line or the configuration.
+/// task failed or it could not start, with 2 for a fault of the command line or the configuration. `spool inspect` and
+/// `spool export` have codes of their own, see their help.
 pub async fn run_from_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
@@ -32,8 +33,12 @@ pub async fn run_from_args(args: impl IntoIterator<Item = impl Into<OsString> + 
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    if let Some(Tool::Pseudonym { key_file }) = &args.tool {
-        return pseudonyms(key_file);
+    match &args.tool {
+        Some(Tool::Pseudonym { key_file }) => return pseudonyms(key_file),
+        Some(Tool::Spool(look)) => {
+            return salvage::run(look, &mut std::io::stdout().lock(), &mut std::io::stderr().lock());
+        }
+        None => {}
     }
     let config = match Config::from_args(&args) {
         Ok(config) => config,

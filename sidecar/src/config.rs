@@ -9,10 +9,11 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use serde::Serialize;
 use toml::{Table, Value};
 
+use crate::salvage::Look;
 use crate::transcode::BODY_BYTES_MAX;
 
 mod values;
@@ -34,7 +35,7 @@ const SAMPLING: &str = "sampling";
 const FREE: [&str; 2] = [LIBRDKAFKA, SAMPLING];
 
 /// What the binary does instead of serving.
-#[derive(Debug, Clone, clap::Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum Tool {
     /// Print what a text read from standard input is called in rows: its pseudonym under every key, newest first.
     Pseudonym {
@@ -42,6 +43,9 @@ pub enum Tool {
         #[arg(long, value_name = "FILE")]
         key_file: PathBuf,
     },
+    /// Look into spools, such as those on the volume of a dead pod.
+    #[command(subcommand)]
+    Spool(Look),
 }
 
 /// The command line.

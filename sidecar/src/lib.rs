@@ -27,6 +27,7 @@ mod watch;
 mod admin;
 mod metrics;
 mod shutdown;
+mod salvage;
 mod app;
 mod files;
 mod command;

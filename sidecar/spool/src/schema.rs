@@ -11,6 +11,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::SpoolError;
+use crate::inspect::StoredSchema;
 use crate::storage::{self, Storage};
 
 pub(crate) const DIR: &str = "schemas";
@@ -64,6 +65,18 @@ impl Schemas {
             }
         }
         Ok((schemas, damaged))
+    }
+
+    /// All of them, by key; with the damaged ones, which have no text.
+    pub(crate) fn stored(&self) -> Vec<StoredSchema> {
+        let stored = |(sha256, &key): (&String, &u32)| StoredSchema {
+            key: SchemaKey(key),
+            sha256: sha256.clone(),
+            text: self.texts.get(&key).cloned(),
+        };
+        let mut all: Vec<_> = self.keys.iter().map(stored).collect();
+        all.sort_by_key(|schema| schema.key);
+        all
     }
 
     /// Gives the key of a text; one that is new is on the disk when this returns.

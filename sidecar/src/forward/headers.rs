@@ -60,7 +60,7 @@ impl Texts {
 /// Appends a time as RFC 3339 in UTC, with milliseconds.
 ///
 /// The date is computed as in Howard Hinnant's "chrono-compatible low-level date algorithms" (days to civil).
-fn write_rfc3339(out: &mut Vec<u8>, time_ms: i64) {
+pub(crate) fn write_rfc3339(out: &mut Vec<u8>, time_ms: i64) {
     const DAY_MS: i64 = 86_400_000;
     let (days, ms) = (time_ms.div_euclid(DAY_MS), time_ms.rem_euclid(DAY_MS));
     // Days are counted from 0000-03-01, in eras of 400 years, so that a leap day is the last of its year.

@@ -48,6 +48,7 @@ use destination::Lane;
 pub use destination::{Destination, DestinationError, LogConfig, Message, Place, Report, SendError};
 pub use give_up::Retention;
 use headers::Texts;
+pub(crate) use headers::write_rfc3339;
 pub use losses::{Loss, Losses, Reason};
 use policy::{Action, BackOff, Failure, FailureKind};
 use schema_ids::SchemaIds;

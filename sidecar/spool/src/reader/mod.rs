@@ -41,6 +41,8 @@ pub struct Reader {
     after: Option<Name>,
     /// From another process: the walk stands before bytes that are no whole block.
     at_tail: bool,
+    /// From another process: nothing is being written any more.
+    settled: bool,
     skipped: Skipped,
 }
 
@@ -75,7 +77,7 @@ impl Reader {
 
     fn new(source: Source, next: u64) -> Reader {
         let (ahead, skipped) = (VecDeque::new(), Skipped::default());
-        Reader { source, next, ahead, walk: None, after: None, at_tail: false, skipped }
+        Reader { source, next, ahead, walk: None, after: None, at_tail: false, settled: false, skipped }
     }
 
     /// The next records, as many as `bytes_max` bytes of payload hold, but at least one where there is one. Empty at the
@@ -133,6 +135,13 @@ impl Reader {
         self.leave_segment();
     }
 
+    /// From another process: takes it that the writer has ended. What is no whole block at the end is damage from now on, and
+    /// what is sound in a damaged last block is read; before, either may have been a block in the making.
+    pub fn settle(&mut self) {
+        self.settled = true;
+        self.at_tail = false;
+    }
+
     /// Damage met so far.
     pub fn skipped(&self) -> Skipped {
         self.skipped
@@ -177,7 +186,7 @@ impl Reader {
                     let mut records = VecDeque::with_capacity(header.count as usize);
                     let damaged = block::read_records(&header, &body, |record| records.push_back(record));
                     let is_last = offset + header.block_bytes() == extent.end && extent.after.is_none();
-                    if damaged > 0 && is_last && self.source.is_foreign() {
+                    if damaged > 0 && is_last && self.source.is_foreign() && !self.settled {
                         // It may be half written still, on a file system that lengthens a file before it fills it.
                         walk.resume(offset);
                         if self.wait_at_tail() {
@@ -201,7 +210,7 @@ impl Reader {
                     self.at_tail = false;
                     self.skip(offset, bytes);
                 }
-                Step::Tail { .. } if self.source.is_foreign() && extent.after.is_none() => {
+                Step::Tail { .. } if self.source.is_foreign() && !self.settled && extent.after.is_none() => {
                     if self.wait_at_tail() {
                         return Ok(false);
                     }
