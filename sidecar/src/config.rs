@@ -109,6 +109,15 @@ pub struct Spool {
     pub max_age_s: u64,
     pub accepted: Accepted,
     pub sync_interval_ms: u64,
+    pub compress: Compress,
+}
+
+/// How the spools lie on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compress {
+    None,
+    Zstd,
 }
 
 /// What gives way where the log takes too little for too long.
@@ -284,6 +293,9 @@ impl Config {
                 self.spool.accepted = word(value, &[("kernel", Accepted::Kernel), ("disk", Accepted::Disk)])?;
             }
             "spool.sync_interval_ms" => self.spool.sync_interval_ms = number(value, 1, 60_000)?,
+            "spool.compress" => {
+                self.spool.compress = word(value, &[("none", Compress::None), ("zstd", Compress::Zstd)])?;
+            }
             "log.url" => self.log.url = url(value, &["kafka://", "file:"])?,
             "log.prefix" => self.log.prefix = prefix(value)?,
             "log.partitions" => self.log.partitions = number(value, 1, 10_000)?,
@@ -346,6 +358,7 @@ impl Config {
                 max_age_s: 0,
                 accepted: Accepted::Kernel,
                 sync_interval_ms: 0,
+                compress: Compress::None,
             },
             log: Log { url: String::new(), prefix: String::new(), partitions: 0, librdkafka: BTreeMap::new() },
             registry: Registry {

@@ -52,7 +52,11 @@ pub(crate) fn options(config: &config::Spool, max_bytes: u64, record_bytes_max: 
         config::Accepted::Disk => flywheel_spool::Accepted::Disk,
     };
     let sync_interval = Duration::from_millis(config.sync_interval_ms);
-    Options { max_bytes, record_bytes_max, accepted, sync_interval, ..Options::default() }
+    let compress = match config.compress {
+        config::Compress::None => flywheel_spool::Compress::None,
+        config::Compress::Zstd => flywheel_spool::Compress::Zstd,
+    };
+    Options { max_bytes, record_bytes_max, accepted, sync_interval, compress, ..Options::default() }
 }
 
 pub(crate) struct Installer {

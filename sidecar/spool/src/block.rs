@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::SchemaKey;
+use crate::pack::{self, PACKED_HEADER_BYTES, Packing};
 use crate::segment::SEGMENT_HEADER_BYTES;
 
 /// Begins every block. Eight bytes that no text has: a search for the next block looks for them.
@@ -85,6 +86,11 @@ impl Block {
         &self.bytes
     }
 
+    /// The records.
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.bytes[HEADER_BYTES..]
+    }
+
     pub(crate) fn into_buffer(self) -> Vec<u8> {
         self.bytes
     }
@@ -96,22 +102,36 @@ pub(crate) struct Header {
     pub(crate) body_bytes: u32,
     pub(crate) count: u32,
     pub(crate) first: u64,
+    /// None where the body is as it was appended.
+    pub(crate) packing: Option<Packing>,
 }
 
 impl Header {
     /// None unless these are the header of a block that was written at this `offset` of this segment: the place is in the
     /// checksum, so that a block that lies inside a payload is never taken for one of the segment's own.
     pub(crate) fn read(bytes: &[u8], number: u64, offset: u64) -> Option<Header> {
-        let bytes = bytes.get(..HEADER_BYTES)?;
-        if bytes[..8] != MAGIC || u32_at(bytes, 24)? != header_crc(&bytes[..24], number, offset) {
+        let is_packed = bytes.get(..8)? == pack::MAGIC;
+        if !is_packed && bytes[..8] != MAGIC {
             return None;
         }
-        Some(Header { body_bytes: u32_at(bytes, 8)?, count: u32_at(bytes, 12)?, first: u64_at(bytes, 16)? })
+        let length = if is_packed { PACKED_HEADER_BYTES } else { HEADER_BYTES };
+        let (head, crc) = bytes.get(..length)?.split_at(length - 4);
+        if u32_at(crc, 0)? != header_crc(head, number, offset) {
+            return None;
+        }
+        let packing =
+            if is_packed { Some(Packing { plain_bytes: u32_at(bytes, 24)?, crc: u32_at(bytes, 28)? }) } else { None };
+        Some(Header { body_bytes: u32_at(bytes, 8)?, count: u32_at(bytes, 12)?, first: u64_at(bytes, 16)?, packing })
+    }
+
+    /// Its own length.
+    pub(crate) fn header_bytes(&self) -> usize {
+        if self.packing.is_some() { PACKED_HEADER_BYTES } else { HEADER_BYTES }
     }
 
     /// Length on disk, header included.
     pub(crate) fn block_bytes(&self) -> u64 {
-        HEADER_BYTES as u64 + u64::from(self.body_bytes)
+        self.header_bytes() as u64 + u64::from(self.body_bytes)
     }
 
     /// The sequence after its last record.
@@ -124,7 +144,20 @@ impl Header {
 ///
 /// A record whose checksum fails is stepped over by its length, which may be damaged too: then the records after it do
 /// not check either, and the rest of the body is given up.
+///
+/// Of a packed body all is damaged, or nothing.
 pub(crate) fn read_records(header: &Header, body: &Bytes, mut take: impl FnMut(Record)) -> u64 {
+    let unpacked;
+    let body = match &header.packing {
+        None => body,
+        Some(packing) => match pack::unpack(header, packing, body) {
+            Some(plain) => {
+                unpacked = plain;
+                &unpacked
+            }
+            None => return body.len() as u64,
+        },
+    };
     let mut damaged = 0;
     let mut at = 0;
     for index in 0..header.count {
@@ -153,7 +186,7 @@ fn record_crc(record: &[u8]) -> u32 {
 }
 
 /// Over the segment's number, the block's offset, and the header up to the checksum.
-fn header_crc(header: &[u8], number: u64, offset: u64) -> u32 {
+pub(crate) fn header_crc(header: &[u8], number: u64, offset: u64) -> u32 {
     let mut place = [0; 16];
     place[..8].copy_from_slice(&number.to_le_bytes());
     place[8..].copy_from_slice(&offset.to_le_bytes());

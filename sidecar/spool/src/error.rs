@@ -16,7 +16,7 @@ pub enum SpoolError {
     #[error("spool options: {0}")]
     Options(String),
     /// The files were written by a newer program.
-    #[error("{}: spool format {version} is newer than this program reads (1); use the program that wrote it", path.display())]
+    #[error("{}: spool format {version} is newer than this program reads; use the program that wrote it", path.display())]
     Version { path: PathBuf, version: u32 },
     /// [`Spool::advance`](crate::Spool::advance) was asked to go back.
     #[error("the cursor stands at {cursor} and does not go back to {asked}")]

@@ -4,8 +4,9 @@ use std::io;
 use std::path::Path;
 
 use crate::SpoolError;
-use crate::block::{HEADER_BYTES, Header};
+use crate::block::Header;
 use crate::cursor::{self, Found};
+use crate::pack::PACKED_HEADER_BYTES;
 use crate::segment::{self, SEGMENT_HEADER_BYTES, Step, Walk};
 use crate::storage::{self, Machine, Storage};
 
@@ -63,7 +64,7 @@ fn end(mut walk: Walk) -> io::Result<u64> {
     let length = walk.file.length()?;
     let (mut offset, mut next) = (SEGMENT_HEADER_BYTES, 0);
     loop {
-        let mut bytes = [0; HEADER_BYTES];
+        let mut bytes = [0; PACKED_HEADER_BYTES];
         let read = storage::read_full(&*walk.file, &mut bytes, offset)?;
         match Header::read(&bytes[..read], walk.name.number, offset) {
             Some(header) if offset + header.block_bytes() <= length => {

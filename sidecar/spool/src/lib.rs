@@ -12,7 +12,8 @@
 //!   survives the process; with [`Accepted::Disk`] once it is synced, and then it survives the power.
 //! - What is accepted is read, in order and once, by every reader that comes before the cursor has passed it, whatever crash,
 //!   full disk or failed sync comes between.
-//! - Damaged bytes cost the record they are in, or the rest of its block where they hit a length or a block's header.
+//! - Damaged bytes cost the record they are in, or the rest of its block where they hit a length or a block's header, or the
+//!   block is packed.
 //!   They are stepped over, counted, logged, and a copy is kept under `corrupt/` (by the writer's process). A damaged record
 //!   is never handed out: a flipped bit that CRC-32C does not see is the exception that 32 bits allow.
 //! - A sequence is never given twice to records that a reader may have seen. Sequences have no holes but these: damage; and
@@ -31,10 +32,17 @@
 //!
 //! Integers are little-endian; checksums are CRC-32C (Castagnoli).
 //!
+//! Of a packed block ([`Compress::Zstd`]) the body is one Zstandard frame, and the header another, of 36 bytes: magic `F1 66 77 62
+//! 6C 6B 1A 02`, length of the body u32, records u32, sequence of the first u64, length of the body unpacked u32, checksum of the
+//! body u32, and the checksum of the place and all that u32. Blocks that would not be shorter are not packed. A segment that may
+//! hold packed blocks has version 2, one that does not version 1; this program reads both, an older one refuses version 2. A
+//! reader unpacks what its checksum proves to be what was written, and refuses a length beyond that of the longest block: 256
+//! KiB, or the longest record (256 MiB) where it holds one.
+//!
 //! | segment header, 32 bytes | | block header, 28 bytes | | record header, 20 bytes | |
 //! |---|---|---|---|---|---|
 //! | magic `F1 66 77 73 70 6C 1A 0A` | 8 | magic `F1 66 77 62 6C 6B 1A 01` | 8 | payload length | 4 |
-//! | version, 1 | 4 | length of the body | 4 | checksum of the other 16 bytes and the payload | 4 |
+//! | version, 1 or 2 | 4 | length of the body | 4 | checksum of the other 16 bytes and the payload | 4 |
 //! | NUMBER | 8 | records in it | 4 | sequence | 8 |
 //! | START | 8 | sequence of its first record | 8 | schema key, 0 for none | 4 |
 //! | checksum of the above | 4 | checksum of NUMBER u64, the block's offset u64, and the above | 4 | payload | … |
@@ -94,6 +102,7 @@ mod error;
 mod extent;
 mod inspect;
 mod options;
+mod pack;
 mod pending;
 mod reader;
 mod recovery;
@@ -110,7 +119,7 @@ pub use cursor::{Cursor, NOTE_BYTES_MAX};
 pub use error::{AppendError, SpoolError};
 pub use extent::{Extent, extent};
 pub use inspect::{Inspection, StoredSchema, inspect};
-pub use options::{Accepted, Options};
+pub use options::{Accepted, Compress, Options};
 pub use pending::Pending;
 pub use reader::{Reader, Skipped};
 pub use recovery::Recovery;

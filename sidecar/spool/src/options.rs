@@ -14,6 +14,11 @@ const QUEUE_BYTES: u64 = 8 * 1024 * 1024;
 /// The longest record that may be asked for; a length beyond it is a mistake.
 const RECORD_BYTES_LIMIT: usize = 256 * 1024 * 1024;
 
+/// The longest body of a block with so many records: more than one are kept within a block's length, one may be longer.
+pub(crate) fn body_bytes_max(records: u32) -> u64 {
+    if records == 1 { (RECORD_HEADER_BYTES + RECORD_BYTES_LIMIT) as u64 } else { BLOCK_BYTES }
+}
+
 /// When a record counts as accepted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Accepted {
@@ -22,6 +27,16 @@ pub enum Accepted {
     Kernel,
     /// After `fdatasync(2)`: it survives the power.
     Disk,
+}
+
+/// How blocks go to the disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Compress {
+    /// As they are.
+    #[default]
+    None,
+    /// Packed, where that makes them shorter. It costs the writer's thread time, and damage costs a whole block.
+    Zstd,
 }
 
 /// How a spool behaves, and its bounds.
@@ -38,6 +53,8 @@ pub struct Options {
     /// With [`Accepted::Kernel`]: the longest time that a written record waits for `fdatasync`, so what a power cut may
     /// take. With [`Accepted::Disk`] every write is synced at once. Default 100 ms.
     pub sync_interval: Duration,
+    /// Default none.
+    pub compress: Compress,
 }
 
 impl Default for Options {
@@ -48,6 +65,7 @@ impl Default for Options {
             record_bytes_max: 1024 * 1024,
             accepted: Accepted::Kernel,
             sync_interval: Duration::from_millis(100),
+            compress: Compress::None,
         }
     }
 }

@@ -6,17 +6,23 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::block::{self, HEADER_BYTES, Header, u32_at};
+use crate::Compress;
+use crate::block::{self, Header, u32_at};
+use crate::pack::PACKED_HEADER_BYTES;
 use crate::storage::{self, Storage, StorageFile};
 
 /// Begins every segment file.
 const MAGIC: [u8; 8] = [0xF1, b'f', b'w', b's', b'p', b'l', 0x1A, 0x0A];
-/// The one version of the format so far.
+/// Of a segment without packed blocks, so that a program that knows none reads it.
 const VERSION: u32 = 1;
+/// Of a segment that may have some.
+const VERSION_PACKED: u32 = 2;
 /// magic (8), version (4), number (8), start (8), CRC-32C (4).
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = 32;
 /// What a walk reads at a time: large beside the cost of a call, small beside the memory of a process.
 const READ_AHEAD_BYTES: u64 = 256 * 1024;
+/// No block is shorter, so that either kind of header can be read there: one that is not packed has a record of 20 bytes at least.
+const BLOCK_BYTES_MIN: u64 = PACKED_HEADER_BYTES as u64;
 
 /// What the name of a segment file says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,10 +52,14 @@ impl Name {
         dir.join(self.text())
     }
 
-    pub(crate) fn header(&self) -> [u8; SEGMENT_HEADER_BYTES as usize] {
+    pub(crate) fn header(&self, compress: Compress) -> [u8; SEGMENT_HEADER_BYTES as usize] {
+        let version = match compress {
+            Compress::None => VERSION,
+            Compress::Zstd => VERSION_PACKED,
+        };
         let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
         bytes[..8].copy_from_slice(&MAGIC);
-        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[8..12].copy_from_slice(&version.to_le_bytes());
         bytes[12..20].copy_from_slice(&self.number.to_le_bytes());
         bytes[20..28].copy_from_slice(&self.start.to_le_bytes());
         let crc = crc32c::crc32c(&bytes[..28]);
@@ -111,12 +121,12 @@ impl Walk {
         if storage::read_full(&*self.file, &mut bytes, 0)? < bytes.len() {
             return Ok(HeaderState::Missing);
         }
-        if bytes == self.name.header() {
+        if [Compress::None, Compress::Zstd].into_iter().any(|compress| bytes == self.name.header(compress)) {
             return Ok(HeaderState::Right);
         }
         let right = bytes[..8] == MAGIC && u32_at(&bytes, 28) == Some(crc32c::crc32c(&bytes[..28]));
         match u32_at(&bytes, 8) {
-            Some(version) if right && version != VERSION => Ok(HeaderState::Version(version)),
+            Some(version) if right && version > VERSION_PACKED => Ok(HeaderState::Version(version)),
             _ => Ok(HeaderState::Damaged),
         }
     }
@@ -127,12 +137,12 @@ impl Walk {
         if offset >= end {
             return Ok(Step::End);
         }
-        let found = self.bytes(offset, HEADER_BYTES as u64, end)?;
+        let found = self.bytes(offset, BLOCK_BYTES_MIN, end)?;
         if let Some(header) = found.and_then(|bytes| Header::read(&bytes, self.name.number, offset)) {
             return Ok(match self.bytes(offset, header.block_bytes(), end)? {
                 Some(block) => {
                     self.offset += header.block_bytes();
-                    Step::Block { offset, header, body: block.slice(HEADER_BYTES..) }
+                    Step::Block { offset, header, body: block.slice(header.header_bytes()..) }
                 }
                 None => self.tail(end),
             });
@@ -172,10 +182,10 @@ impl Walk {
 
     /// The offset of the next block header from `from` on.
     fn find(&mut self, mut from: u64, end: u64) -> io::Result<Option<u64>> {
-        while from + HEADER_BYTES as u64 <= end {
+        while from + BLOCK_BYTES_MIN <= end {
             let length = (end - from).min(READ_AHEAD_BYTES);
             let Some(bytes) = self.bytes(from, length, end)? else { return Ok(None) };
-            let last = bytes.len() - HEADER_BYTES;
+            let last = bytes.len() - BLOCK_BYTES_MIN as usize;
             let mut at = 0;
             while at <= last {
                 let Some(ahead) = bytes[at..=last].iter().position(|&byte| byte == block::MAGIC[0]) else { break };

@@ -14,7 +14,7 @@ use crate::schema::{self, Schemas};
 use crate::segment::{self, HeaderState, Name, SEGMENT_HEADER_BYTES, Step, Walk};
 use crate::shared::Segment;
 use crate::storage::{self, Lock, Storage, StorageFile};
-use crate::{SpoolError, writer};
+use crate::{Compress, SpoolError, writer};
 
 const LOCK_FILE: &str = "lock";
 
@@ -45,7 +45,8 @@ pub(crate) struct Opened {
     pub(crate) lock: Lock,
 }
 
-pub(crate) fn recover(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Opened, SpoolError> {
+/// `compress` is how an empty last segment, which is written on, is going to be.
+pub(crate) fn recover(storage: &Arc<dyn Storage>, dir: &Path, compress: Compress) -> Result<Opened, SpoolError> {
     for folder in [dir.to_path_buf(), dir.join(schema::DIR), dir.join(aside::DIR)] {
         storage.create_dir(&folder).map_err(SpoolError::io("make the directory", &folder))?;
     }
@@ -83,7 +84,7 @@ pub(crate) fn recover(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Opened, 
     };
     recovery.next_sequence = recovery.cursor.sequence;
     let live = match segments.last_mut() {
-        Some(last) => mend(&**storage, dir, last, &mut recovery)?,
+        Some(last) => mend(&**storage, dir, last, compress, &mut recovery)?,
         None => None,
     };
     recovery.records = recovery.next_sequence - recovery.cursor.sequence;
@@ -103,6 +104,7 @@ fn mend(
     storage: &dyn Storage,
     dir: &Path,
     segment: &mut Segment,
+    compress: Compress,
     recovery: &mut Recovery,
 ) -> Result<Option<writer::Live>, SpoolError> {
     let name = segment.name;
@@ -119,7 +121,8 @@ fn mend(
         HeaderState::Damaged => skip(storage, dir, name, &*file, (0, SEGMENT_HEADER_BYTES), recovery),
     }
     if header != HeaderState::Right {
-        storage::write_all(&*file, &name.header(), 0).map_err(io("write"))?;
+        // Whether it has packed blocks is not known, and the later version reads either.
+        storage::write_all(&*file, &name.header(Compress::Zstd), 0).map_err(io("write"))?;
         segment.length = segment.length.max(SEGMENT_HEADER_BYTES);
     }
     loop {
@@ -142,9 +145,12 @@ fn mend(
             Step::End => break,
         }
     }
-    file.sync().map_err(io("sync"))?;
     // What has blocks is written no more: a sync of it may have failed without a trace.
     let is_empty = segment.length == SEGMENT_HEADER_BYTES;
+    if is_empty {
+        storage::write_all(&*file, &name.header(compress), 0).map_err(io("write"))?;
+    }
+    file.sync().map_err(io("sync"))?;
     let live = writer::Live { name, file, length: segment.length, synced: false, distrusted: false };
     Ok(is_empty.then_some(live))
 }

@@ -8,10 +8,12 @@ use std::time::Duration;
 use super::*;
 use crate::block::{Block, HEADER_BYTES, RECORD_HEADER_BYTES};
 use crate::extent::extent_in;
+use crate::pack::{PACKED_HEADER_BYTES, Packer};
 use crate::storage::memory::Memory;
 use crate::{Options, Reader, SchemaKey, Spool};
 
 const DIR: &str = "/spool";
+const MODES: [Compress; 2] = [Compress::None, Compress::Zstd];
 /// The blocks of the segment that is damaged, by sequence.
 const BLOCKS: [Range<u64>; 4] = [0..3, 3..4, 4..9, 9..11];
 
@@ -28,8 +30,9 @@ fn foreign(memory: &Memory) -> Reader {
     Reader::foreign(Arc::new(memory.clone()), Path::new(DIR), 0)
 }
 
+/// Such that a block of one is shorter when it is packed.
 fn payload(sequence: u64) -> Vec<u8> {
-    format!("payload {sequence}").into_bytes()
+    format!("payload {sequence}{}", " and so on".repeat(6)).into_bytes()
 }
 
 /// The sequences that a reader finds; their payloads are right, or this panics.
@@ -48,15 +51,22 @@ fn read_all(reader: &mut Reader) -> Vec<u64> {
 }
 
 /// The bytes of a segment, and where each of its blocks lies.
-fn segment(name: Name, blocks: &[Range<u64>]) -> (Vec<u8>, Vec<Range<usize>>) {
-    let mut bytes = name.header().to_vec();
+fn segment(name: Name, blocks: &[Range<u64>], compress: Compress) -> (Vec<u8>, Vec<Range<usize>>) {
+    let mut bytes = name.header(compress).to_vec();
+    let mut packer = Packer::new().unwrap();
     let mut places = Vec::new();
     for range in blocks {
         let mut block = Block::begin(range.start, Vec::new());
         range.clone().for_each(|sequence| block.push(SchemaKey(3), &payload(sequence)));
         block.seal();
         let from = bytes.len();
-        bytes.extend_from_slice(block.bytes_at(name.number, from as u64));
+        match compress {
+            Compress::None => bytes.extend_from_slice(block.bytes_at(name.number, from as u64)),
+            Compress::Zstd => {
+                let mut packed = packer.pack(&block).expect("it is shorter");
+                bytes.extend_from_slice(packed.bytes_at(name.number, from as u64));
+            }
+        }
         places.push(from..bytes.len());
     }
     (bytes, places)
@@ -70,12 +80,13 @@ const FIRST: Name = Name { number: 4, start: 0 };
 const SECOND: Name = Name { number: 5, start: 11 };
 
 /// What must still be read when the byte at `offset` is damaged.
-fn readable(offset: usize, places: &[Range<usize>]) -> Vec<u64> {
+fn readable(offset: usize, places: &[Range<usize>], compress: Compress) -> Vec<u64> {
     let Some(hit) = places.iter().position(|place| place.contains(&offset)) else { return (0..11).collect() };
     let mut kept: Vec<u64> =
         BLOCKS.iter().enumerate().filter(|(at, _)| *at != hit).flat_map(|(_, block)| block.clone()).collect();
     let mut at = places[hit].start + HEADER_BYTES;
-    if offset >= at {
+    // Of a packed block nothing is left.
+    if offset >= at && compress == Compress::None {
         for sequence in BLOCKS[hit].clone() {
             let end = at + RECORD_HEADER_BYTES + payload(sequence).len();
             // A damaged length hides the rest of the block, anything else only the record.
@@ -94,16 +105,18 @@ fn readable(offset: usize, places: &[Range<usize>]) -> Vec<u64> {
 
 #[test]
 fn a_flipped_bit_anywhere_costs_no_more_than_its_record_or_its_block() {
-    let (bytes, places) = segment(FIRST, &BLOCKS);
-    for is_last in [true, false] {
+    for (is_last, compress) in
+        [(true, Compress::None), (false, Compress::None), (true, Compress::Zstd), (false, Compress::Zstd)]
+    {
+        let (bytes, places) = segment(FIRST, &BLOCKS, compress);
         for bit in 0..bytes.len() * 8 {
             let memory = Memory::default();
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
             memory.put(&path(FIRST), damaged);
-            let mut expected = readable(bit / 8, &places);
+            let mut expected = readable(bit / 8, &places, compress);
             if !is_last {
-                memory.put(&path(SECOND), segment(SECOND, &[11..13]).0);
+                memory.put(&path(SECOND), segment(SECOND, &[11..13], compress).0);
                 expected.extend([11, 12]);
             }
             let spool = open(&memory);
@@ -133,7 +146,12 @@ fn a_flipped_bit_anywhere_costs_no_more_than_its_record_or_its_block() {
 
 #[test]
 fn a_torn_end_is_cut_and_what_is_whole_stays() {
-    let (bytes, places) = segment(FIRST, &BLOCKS);
+    for compress in MODES {
+        torn_ends(&segment(FIRST, &BLOCKS, compress));
+    }
+}
+
+fn torn_ends((bytes, places): &(Vec<u8>, Vec<Range<usize>>)) {
     for length in 0..bytes.len() {
         let memory = Memory::default();
         memory.put(&path(FIRST), bytes[..length].to_vec());
@@ -144,7 +162,7 @@ fn a_torn_end_is_cut_and_what_is_whole_stays() {
         // A reader of another process sees whole blocks, and the rest when it comes.
         let mut tailing = foreign(&memory);
         assert_eq!(read_all(&mut tailing), expected, "length {length}");
-        memory.with(&path(FIRST), |content| content.clone_from(&bytes));
+        memory.with(&path(FIRST), |content| content.clone_from(bytes));
         assert_eq!(read_all(&mut tailing), (expected.len() as u64..11).collect::<Vec<_>>(), "length {length}");
         assert_eq!(tailing.skipped(), crate::Skipped::default());
         memory.with(&path(FIRST), |content| content.truncate(length));
@@ -160,29 +178,31 @@ fn a_torn_end_is_cut_and_what_is_whole_stays() {
 
 #[test]
 fn a_block_inside_a_payload_is_never_taken_for_one_of_the_segment() {
-    let (inner, places) = segment(FIRST, &[5..6]);
-    let inner = &inner[places[0].clone()];
-    let mut block = Block::begin(0, Vec::new());
-    block.push(SchemaKey(3), inner);
-    block.seal();
-    let mut bytes = FIRST.header().to_vec();
-    bytes.extend_from_slice(block.bytes_at(FIRST.number, bytes.len() as u64));
-    bytes[SEGMENT_HEADER_BYTES as usize] ^= 1;
-    let memory = Memory::default();
-    memory.put(&path(FIRST), bytes);
-    assert_eq!(read_all(&mut open(&memory).reader(0)), Vec::<u64>::new());
+    for compress in MODES {
+        let (inner, places) = segment(FIRST, &[5..6], compress);
+        let inner = &inner[places[0].clone()];
+        let mut block = Block::begin(0, Vec::new());
+        block.push(SchemaKey(3), inner);
+        block.seal();
+        let mut bytes = FIRST.header(compress).to_vec();
+        bytes.extend_from_slice(block.bytes_at(FIRST.number, bytes.len() as u64));
+        bytes[SEGMENT_HEADER_BYTES as usize] ^= 1;
+        let memory = Memory::default();
+        memory.put(&path(FIRST), bytes);
+        assert_eq!(read_all(&mut open(&memory).reader(0)), Vec::<u64>::new());
+    }
 }
 
 #[test]
 fn what_was_written_again_fills_what_the_failed_segment_lost() {
     // 4..9 was written to the first segment, whose sync failed, and again to the second.
-    let (mut bytes, places) = segment(FIRST, &[0..4, 4..7, 7..9]);
     let second = Name { number: 5, start: 9 };
-    for damaged_from in [places[1].start, places[1].start + HEADER_BYTES] {
-        bytes[damaged_from..places[1].end].fill(0);
+    for (compress, damaged_from) in MODES.into_iter().flat_map(|mode| [(mode, 0), (mode, PACKED_HEADER_BYTES)]) {
+        let (mut bytes, places) = segment(FIRST, &[0..4, 4..7, 7..9], compress);
+        bytes[places[1].start + damaged_from..places[1].end].fill(0);
         let memory = Memory::default();
-        memory.put(&path(FIRST), bytes.clone());
-        memory.put(&path(second), segment(second, &[4..6, 6..9, 9..10]).0);
+        memory.put(&path(FIRST), bytes);
+        memory.put(&path(second), segment(second, &[4..6, 6..9, 9..10], compress).0);
         assert_eq!(read_all(&mut open(&memory).reader(0)), (0..10).collect::<Vec<_>>());
         assert_eq!(read_all(&mut foreign(&memory)), (0..10).collect::<Vec<_>>());
     }
@@ -190,21 +210,21 @@ fn what_was_written_again_fills_what_the_failed_segment_lost() {
 
 #[test]
 fn a_newer_format_is_refused_and_left_alone() {
-    let (mut bytes, _) = segment(FIRST, &BLOCKS);
-    bytes[8] = 2;
+    let (mut bytes, _) = segment(FIRST, &BLOCKS, Compress::None);
+    bytes[8] = 3;
     let crc = crc32c::crc32c(&bytes[..28]);
     bytes[28..32].copy_from_slice(&crc.to_le_bytes());
     let memory = Memory::default();
     memory.put(&path(FIRST), bytes.clone());
-    assert!(matches!(try_open(&memory), Err(SpoolError::Version { version: 2, .. })));
-    assert!(matches!(foreign(&memory).read(1), Err(SpoolError::Version { version: 2, .. })));
+    assert!(matches!(try_open(&memory), Err(SpoolError::Version { version: 3, .. })));
+    assert!(matches!(foreign(&memory).read(1), Err(SpoolError::Version { version: 3, .. })));
     assert_eq!(memory.with(&path(FIRST), |content| content.clone()), bytes);
 }
 
 #[test]
 fn a_damaged_cursor_means_once_more_and_never_less() {
     let memory = Memory::default();
-    memory.put(&path(FIRST), segment(FIRST, &BLOCKS).0);
+    memory.put(&path(FIRST), segment(FIRST, &BLOCKS, Compress::None).0);
     let spool = open(&memory);
     spool.advance(6, b"a note").unwrap();
     spool.close().unwrap();
@@ -233,12 +253,12 @@ fn a_damaged_cursor_means_once_more_and_never_less() {
 #[test]
 fn the_cursor_keeps_its_place_where_the_log_is_behind_it() {
     let memory = Memory::default();
-    memory.put(&path(FIRST), segment(FIRST, &BLOCKS).0);
+    memory.put(&path(FIRST), segment(FIRST, &BLOCKS, Compress::None).0);
     let spool = open(&memory);
     spool.advance(11, b"").unwrap();
     spool.close().unwrap();
     // A power cut took the last blocks, which were forwarded before.
-    memory.put(&path(FIRST), segment(FIRST, &BLOCKS[..2]).0);
+    memory.put(&path(FIRST), segment(FIRST, &BLOCKS[..2], Compress::None).0);
     let spool = open(&memory);
     assert_eq!((spool.recovery().next_sequence, spool.recovery().records), (11, 0));
     drop(spool.append(SchemaKey(3), |sequence, out| out.extend(payload(sequence))).unwrap());
@@ -261,4 +281,36 @@ fn a_damaged_schema_is_kept_aside_and_comes_back_with_its_text() {
     assert_eq!(spool.add_schema("\"int\"").unwrap(), SchemaKey(3));
     spool.close().unwrap();
     assert_eq!(open(&memory).schema(keys[1]).as_deref(), Some(texts[1]));
+}
+
+#[test]
+fn a_segment_says_whether_it_may_have_packed_blocks() {
+    let version = |memory: &Memory, name: Name| memory.with(&path(name), |bytes| bytes[8]);
+    let name = |number, start| Name { number, start };
+    let memory = Memory::default();
+    let open = |compress| {
+        let options = Options { compress, ..Options::default() };
+        Spool::open_in(Arc::new(memory.clone()), Path::new(DIR), options).unwrap()
+    };
+    // An empty segment is written on by the next process, in its own way.
+    open(Compress::None).close().unwrap();
+    assert_eq!(version(&memory, name(0, 0)), 1);
+    let spool = open(Compress::Zstd);
+    assert_eq!(version(&memory, name(0, 0)), 2);
+    drop(spool.append(SchemaKey(3), |sequence, out| out.extend(payload(sequence))).unwrap());
+    spool.close().unwrap();
+    let packed = memory.with(&path(name(0, 0)), |bytes| bytes.len());
+    let spool = open(Compress::None);
+    drop(spool.append(SchemaKey(3), |sequence, out| out.extend(payload(sequence))).unwrap());
+    spool.close().unwrap();
+    assert_eq!((version(&memory, name(0, 0)), version(&memory, name(1, 1))), (2, 1));
+    assert!(memory.with(&path(name(1, 1)), |bytes| bytes.len()) > packed);
+    assert_eq!(read_all(&mut open(Compress::Zstd).reader(0)), [0, 1]);
+    // Where a header is lost nobody knows: it gets the version that reads either.
+    memory.with(&path(name(0, 0)), |bytes| bytes[..32].fill(0));
+    let both = memory.duplicate();
+    both.with(&path(name(1, 1)), |bytes| bytes[..32].fill(0));
+    let spool = try_open(&both).unwrap();
+    assert_eq!(version(&both, name(1, 1)), 2);
+    assert_eq!(read_all(&mut spool.reader(0)), [0, 1]);
 }

@@ -73,7 +73,7 @@ impl Spool {
 
     pub(crate) fn open_in(storage: Arc<dyn Storage>, dir: &Path, options: Options) -> Result<Spool, SpoolError> {
         options.check()?;
-        let opened = recovery::recover(&storage, dir)?;
+        let opened = recovery::recover(&storage, dir, options.compress)?;
         let recovery = opened.recovery;
         let next = recovery.next_sequence;
         let disk_bytes = opened.segments.iter().map(|segment| segment.length).sum();

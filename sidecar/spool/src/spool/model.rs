@@ -10,7 +10,7 @@ use super::*;
 use crate::block::{MAGIC, Record};
 use crate::extent::extent_in;
 use crate::storage::memory::Memory;
-use crate::{Accepted, Skipped};
+use crate::{Accepted, Compress, Skipped};
 
 const RECORD_BYTES_MAX: usize = 300;
 
@@ -89,9 +89,9 @@ struct Model {
 }
 
 impl Model {
-    fn new(accepted: Accepted, sync_interval: Duration, max_bytes: u64) -> Model {
-        let options =
-            Options { segment_bytes: 1500, max_bytes, record_bytes_max: RECORD_BYTES_MAX, accepted, sync_interval };
+    fn new(accepted: Accepted, compress: Compress, sync_interval: Duration, max_bytes: u64) -> Model {
+        let record_bytes_max = RECORD_BYTES_MAX;
+        let options = Options { segment_bytes: 1500, max_bytes, record_bytes_max, accepted, sync_interval, compress };
         let (memory, dir) = (Memory::default(), PathBuf::from("/spool"));
         let spool = Spool::open_in(Arc::new(memory.clone()), &dir, options.clone()).unwrap();
         Model {
@@ -383,12 +383,14 @@ proptest! {
     fn whatever_happens_nothing_accepted_is_lost(
         steps in prop::collection::vec(step(), 1..40),
         on_disk in any::<bool>(),
+        packs in any::<bool>(),
         syncs_by_itself in any::<bool>(),
         max_bytes in 3000..30_000u64,
     ) {
         let accepted = if on_disk { Accepted::Disk } else { Accepted::Kernel };
         let sync_interval = if syncs_by_itself { Duration::ZERO } else { Duration::MAX };
-        let mut model = Model::new(accepted, sync_interval, max_bytes);
+        let compress = if packs { Compress::Zstd } else { Compress::None };
+        let mut model = Model::new(accepted, compress, sync_interval, max_bytes);
         for step in &steps {
             model.step(step);
         }

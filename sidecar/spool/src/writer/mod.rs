@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::Accepted;
 use crate::SpoolError;
 use crate::block::Block;
+use crate::pack::{Packed, Packer};
 use crate::segment::{Name, SEGMENT_HEADER_BYTES};
 use crate::shared::{Failure, Segment, Shared};
 use crate::storage::{self, StorageFile};
 use crate::watermark::lock;
+use crate::{Accepted, Compress};
 
 /// Between two attempts at a disk that takes nothing: soon enough for who is refused meanwhile, and no load.
 const RETRY: Duration = Duration::from_secs(1);
@@ -40,6 +41,8 @@ pub(crate) struct Writer {
     live: Option<Live>,
     /// Of the next segment.
     number: u64,
+    /// None where blocks go to the disk as they are.
+    packer: Option<Packer>,
     unwritten: VecDeque<Block>,
     /// Written to `live`, not synced.
     unsynced: VecDeque<Block>,
@@ -72,9 +75,17 @@ impl Drop for End {
 impl Writer {
     /// `number` is that of the next segment, begun with the next block unless one is at hand.
     pub(crate) fn new(shared: Arc<Shared>, live: Option<Live>, number: u64) -> Writer {
+        let packer = match shared.options.compress {
+            Compress::None => None,
+            // It takes memory only; without it blocks are longer.
+            Compress::Zstd => Packer::new()
+                .inspect_err(|error| tracing::warn!(dir = %shared.dir.display(), %error, "spool blocks are not packed"))
+                .ok(),
+        };
         Writer {
             shared,
             number,
+            packer,
             live,
             unwritten: VecDeque::new(),
             unsynced: VecDeque::new(),
@@ -89,7 +100,7 @@ impl Writer {
     pub(crate) fn create(shared: &Shared, name: Name) -> Result<Live, SpoolError> {
         let path = name.path(&shared.dir);
         let made = shared.storage.create(&path).and_then(|file| {
-            storage::write_all(&*file, &name.header(), 0)?;
+            storage::write_all(&*file, &name.header(shared.options.compress), 0)?;
             shared.storage.sync_dir(&shared.dir)?;
             Ok(file)
         });
@@ -183,9 +194,20 @@ impl Writer {
 
     /// Writes one block where it belongs and shows it to readers.
     fn write(&mut self, block: &mut Block) -> Result<(), SpoolError> {
+        block.seal();
+        // Taken for as long as it lends its buffer.
+        let mut packer = self.packer.take();
+        let mut packed = packer.as_mut().and_then(|packer| packer.pack(block));
+        let result = self.place(block, packed.as_mut());
+        self.packer = packer;
+        result
+    }
+
+    fn place(&mut self, block: &mut Block, packed: Option<&mut Packed<'_>>) -> Result<(), SpoolError> {
         let shared = self.shared.clone();
+        let length = packed.as_ref().map_or(block.len(), |packed| packed.len());
         let full = self.live.as_ref().is_some_and(|live| {
-            live.length > SEGMENT_HEADER_BYTES && live.length + block.len() > shared.options.segment_bytes()
+            live.length > SEGMENT_HEADER_BYTES && live.length + length > shared.options.segment_bytes()
         });
         if full {
             self.sync()?;
@@ -205,10 +227,13 @@ impl Writer {
                 self.live.insert(live)
             }
         };
-        block.seal();
-        storage::write_all(&*live.file, block.bytes_at(live.name.number, live.length), live.length)
+        let bytes = match packed {
+            Some(packed) => packed.bytes_at(live.name.number, live.length),
+            None => block.bytes_at(live.name.number, live.length),
+        };
+        storage::write_all(&*live.file, bytes, live.length)
             .map_err(SpoolError::io("write", &live.name.path(&shared.dir)))?;
-        live.length += block.len();
+        live.length += length;
         let next = {
             let mut log = lock(&shared.log);
             log.next = log.next.max(block.next());
@@ -221,7 +246,7 @@ impl Writer {
         {
             let mut queue = lock(&shared.queue);
             queue.bytes = queue.bytes.saturating_sub(block.room_bytes());
-            queue.disk_bytes += block.len();
+            queue.disk_bytes += length;
         }
         shared.written.raise(next);
         shared.grown.send_replace(next);

@@ -5,6 +5,12 @@ use crate::storage::memory::Memory;
 use crate::{AppendError, Options, Pending, SchemaKey, Spool};
 
 const DIR: &str = "/spool";
+const MODES: [(Accepted, Compress); 4] = [
+    (Accepted::Kernel, Compress::None),
+    (Accepted::Disk, Compress::None),
+    (Accepted::Kernel, Compress::Zstd),
+    (Accepted::Disk, Compress::Zstd),
+];
 
 fn open(memory: &Memory, options: Options) -> Spool {
     Spool::open_in(Arc::new(memory.clone()), Path::new(DIR), options).unwrap()
@@ -24,11 +30,11 @@ fn sequences(spool: &Spool) -> Vec<u64> {
 
 #[tokio::test]
 async fn a_full_disk_refuses_appends_and_loses_nothing() {
-    for accepted in [Accepted::Kernel, Accepted::Disk] {
+    for (accepted, compress) in MODES {
         let memory = Memory::default();
-        let spool = open(&memory, Options { accepted, ..Options::default() });
+        let spool = open(&memory, Options { accepted, compress, ..Options::default() });
         append(&spool, 100).unwrap().await.unwrap();
-        memory.fail(|faults| (faults.full_writes, faults.full_after_bytes) = (u32::MAX, 60));
+        memory.fail(|faults| (faults.full_writes, faults.full_after_bytes) = (u32::MAX, 40));
         let pending = append(&spool, 100).unwrap();
         assert_eq!(pending.await, Err(AppendError::Failed));
         // From now on nothing is taken, and `write` does not run.
@@ -61,10 +67,10 @@ async fn closing_on_a_full_disk_says_what_is_missing() {
 
 #[tokio::test]
 async fn after_a_failed_sync_the_records_are_synced_in_another_file() {
-    for (accepted, failures) in [(Accepted::Kernel, 1), (Accepted::Disk, 1), (Accepted::Kernel, 5), (Accepted::Disk, 5)]
-    {
+    for ((accepted, compress), failures) in MODES.into_iter().flat_map(|mode| [(mode, 1), (mode, 5)]) {
         let memory = Memory::default();
-        let spool = open(&memory, Options { accepted, sync_interval: Duration::MAX, ..Options::default() });
+        let sync_interval = Duration::MAX;
+        let spool = open(&memory, Options { accepted, compress, sync_interval, ..Options::default() });
         append(&spool, 10).unwrap().await.unwrap();
         spool.sync().await.unwrap();
         memory.fail(|faults| faults.failed_syncs = failures);
@@ -84,7 +90,7 @@ async fn after_a_failed_sync_the_records_are_synced_in_another_file() {
         memory.cut_power(|_| 0);
         drop(spool);
         let spool = open(&memory, Options::default());
-        assert_eq!(sequences(&spool), [0, 1], "{accepted:?} {failures}");
+        assert_eq!(sequences(&spool), [0, 1], "{accepted:?} {compress:?} {failures}");
     }
 }
 
@@ -119,8 +125,15 @@ async fn a_written_record_is_synced_by_itself_after_the_interval() {
 
 #[tokio::test]
 async fn the_bound_holds_and_forwarding_makes_room() {
+    for compress in [Compress::None, Compress::Zstd] {
+        bound_of(compress).await;
+    }
+}
+
+async fn bound_of(compress: Compress) {
     let memory = Memory::default();
-    let options = Options { segment_bytes: 2000, max_bytes: 20_000, record_bytes_max: 500, ..Options::default() };
+    let (segment_bytes, max_bytes, record_bytes_max) = (2000, 20_000, 500);
+    let options = Options { segment_bytes, max_bytes, record_bytes_max, compress, ..Options::default() };
     let spool = open(&memory, options);
     let mut appended = 0;
     for _ in 0..5 {
