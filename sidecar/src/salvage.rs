@@ -35,7 +35,7 @@ const CODES: &str = "DIR is a model's spool or the folder of all. Takes no lock 
                      3 all was read but damaged bytes, which were stepped over";
 
 /// What is looked at, and how.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum Look {
     /// Say what is there: segments, records, cursor, producers, schemas, damage
     #[command(after_help = CODES)]
@@ -51,7 +51,7 @@ pub enum Look {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Place {
     /// A model's spool, or the folder that holds the spools
     pub dir: PathBuf,

@@ -7,6 +7,7 @@
 mod cores;
 pub mod forward;
 pub mod sidecar;
+pub mod spool;
 pub mod transcode;
 
 use std::fmt;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 /// Every area, in the order in which `all` runs them.
-pub const AREAS: &[Area] = &[transcode::AREA, sidecar::AREA, forward::AREA];
+pub const AREAS: &[Area] = &[transcode::AREA, sidecar::AREA, spool::AREA, forward::AREA];
 
 /// A subject of measures.
 pub struct Area {

@@ -278,6 +278,8 @@ impl Drop for Handle {
 }
 
 #[cfg(test)]
+mod crash;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod tests;
