@@ -90,3 +90,16 @@ fn rates_are_by_model() {
         assert!(error.contains("`sampling`: `flights`: a rate is"), "{wrong}: {error}");
     }
 }
+
+#[test]
+fn giving_up_is_chosen_and_not_by_age_in_a_replay() {
+    let file = "[spool]\nwhen_full = \"drop_oldest\"\nmax_age_s = 60\ncompress = \"zstd\"";
+    let config = load(file, &[]).unwrap();
+    let spool = (config.spool.when_full, config.spool.max_age_s, config.spool.compress);
+    assert_eq!(spool, (WhenFull::DropOldest, 60, Compress::Zstd));
+    let default = Config::default().spool;
+    assert_eq!((default.when_full, default.max_age_s, default.compress), (WhenFull::Refuse, 0, Compress::None));
+    let error = load(&format!("replay = true\n{file}"), &[]).unwrap_err().to_string();
+    assert!(error.contains("max_age_s"), "{error}");
+    assert!(load("[spool]\nmax_age_s = -1", &[]).is_err());
+}
