@@ -25,13 +25,13 @@ pub(super) fn unscaled(text: &str, precision: u8, scale: u8) -> Result<i128, (Re
     }
     let zeros = std::iter::repeat_n(b'0', scale.saturating_sub(fraction.len()));
     let mut value = 0_i128;
-    // A precision of 38 is the most, and 10^38 is within 127 bits.
-    let limit = 10_i128.pow(u32::from(precision.min(38)));
+    // A precision of 38 is the most: 10^38 is within 127 bits, ten times as much is not.
+    let room = 10_i128.pow(u32::from(precision.clamp(1, 38)) - 1);
     for digit in whole.bytes().chain(fraction.bytes().take(scale)).chain(zeros) {
-        value = value * 10 + i128::from(digit - b'0');
-        if value >= limit {
+        if value >= room {
             return Err(TOO_GREAT);
         }
+        value = value * 10 + i128::from(digit - b'0');
     }
     Ok(if digits.len() < text.len() { -value } else { value })
 }
@@ -74,6 +74,13 @@ mod tests {
             ("170141183460469231731687303715884105728", Reason::OutOfRange),
         ] {
             assert_eq!(unscaled(text, 4, 2).map_err(|(reason, _)| reason), Err(reason), "{text}");
+        }
+        // Ten times the greatest has more than 127 bits.
+        for digits in [39, 40, 41, 77, 200] {
+            for first in 1..=9 {
+                let text = format!("{first}{}", "9".repeat(digits - 1));
+                assert_eq!(unscaled(&text, 38, 0).map_err(|(reason, _)| reason), Err(Reason::OutOfRange), "{text}");
+            }
         }
     }
 }
