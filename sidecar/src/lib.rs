@@ -32,6 +32,10 @@ mod app;
 mod files;
 mod command;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use app::{App, AppError, Handle, Stopped};
 pub use command::{command, run_from_args};
 pub use config::{Config, ConfigError};

@@ -69,8 +69,8 @@ mod scanner;
 pub(crate) mod time;
 mod value;
 
-#[cfg(test)]
-mod tests;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod tests;
 
 use block::Segment;
 pub use candidates::{Candidates, Group};

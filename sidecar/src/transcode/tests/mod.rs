@@ -1,8 +1,11 @@
-//! Contracts and calls that the tests share.
+//! Contracts and calls that the tests share, and with them the fuzz targets.
+
+#![cfg_attr(not(test), allow(dead_code, unused_imports, clippy::unwrap_used))]
 
 mod arbitrary;
 mod candidates;
-mod differential;
+pub(crate) mod differential;
+pub(crate) mod oracle;
 mod outcomes;
 mod predictions;
 mod sampling;
