@@ -105,7 +105,7 @@ fn refused() -> Vec<(&'static str, Vec<u8>)> {
     let json = "application/json";
     vec![
         (json, with(&format!("\"{name}\""), &format!("[\"{name}\"]"))),
-        (json, with(&format!("\"{phone}\""), &age.to_owned())),
+        (json, with(&format!("\"{phone}\""), age)),
         (json, with(&format!("\"age\":{age}"), &format!("\"age\":\"{age}\""))),
         (json, with(&format!("\"age\":{age}"), &format!("\"age\":{age}{age}"))),
         (json, with(&format!("\"age\":{age}"), &format!("\"age\":{age}.5"))),
@@ -125,7 +125,7 @@ fn refused() -> Vec<(&'static str, Vec<u8>)> {
         (json, format!("[{good}]").into_bytes()),
         (json, format!("\"{card}\"").into_bytes()),
         (json, format!("{good}{good}").into_bytes()),
-        (json, format!("{card}").into_bytes()),
+        (json, card.as_bytes().to_vec()),
         // Over-long, with a secret at the beginning, which is what would be kept.
         (json, with(&format!("\"{phone}\""), &format!("\"{phone}{}\"", "x".repeat(3000)))),
         (

@@ -23,12 +23,11 @@ fn ranking() -> Plan {
     })
 }
 
-/// What became of each item: its datum, or its faults as `pointer reason`.
-fn rows(
-    plan: &Plan,
-    scratch: &mut Scratch,
-    body: &str,
-) -> Result<Vec<Result<(Served, Vec<u8>), Vec<String>>>, Vec<String>> {
+/// A row with its datum, or its faults as `pointer reason`.
+type Row = Result<(Served, Vec<u8>), Vec<String>>;
+
+/// What became of each item.
+fn rows(plan: &Plan, scratch: &mut Scratch, body: &str) -> Result<Vec<Row>, Vec<String>> {
     assert!(Candidates::are_in(body.as_bytes()), "{body}");
     let candidates = Candidates::find(plan, scratch, body.as_bytes(), 100).map_err(|faults| in_short(&faults))?;
     let mut group = candidates.group(plan, scratch).map_err(|faults| in_short(&faults))?;
