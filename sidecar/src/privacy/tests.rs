@@ -68,3 +68,15 @@ fn a_key_is_never_printed() {
     let ring = KeyRing::parse(&format!("{NEW}\n{OLD}")).unwrap();
     assert_eq!(format!("{ring:?}"), r#"["2026-11", "old"]"#);
 }
+
+#[test]
+fn a_file_that_everybody_can_read_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keys");
+    std::fs::write(&path, OLD).unwrap();
+    for (mode, is_open) in [(0o600, false), (0o640, false), (0o644, true), (0o604, true)] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(is_world_readable(&path), is_open, "{mode:o}");
+    }
+    assert!(!is_world_readable(&dir.path().join("nothing")));
+}
