@@ -2,10 +2,10 @@
 //!
 //! | option | its value |
 //! |---|---|
-//! | `NAME.file` | that of the option `NAME` is the content of this file, without line breaks at its end |
+//! | `NAME-file` | that of the option `NAME` is the content of this file, without line breaks at its end |
 //! | any other | passed on to librdkafka as it is |
 //!
-//! `sasl.password.file` is a password's, `ssl.key.password.file` that of a key. A client takes its options once, when it is
+//! `sasl.password-file` is a password's, `ssl.key.password-file` that of a key. A client takes its options once, when it is
 //! made, and reads the files that options ending in `.location` name (certificates, keys) then as well. So a client of
 //! which one of these files has changed is to be made anew: [`Values::stamp`] tells. A token's file (`token`) is none of
 //! them: librdkafka asks for a token again by itself.
@@ -16,10 +16,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-const FILE: &str = ".file";
+const FILE: &str = "-file";
 const LOCATION: &str = ".location";
-/// Options of librdkafka's own that end so.
-const OWN: &str = "sasl.oauthbearer.assertion.";
 /// The longest secret read; a bundle of certificates is stamped by as much of it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -100,13 +98,20 @@ impl ClientOptions {
 
 /// The option whose value is in the file that `name` gives; none where `name` is an option itself.
 fn by_file(name: &str) -> Option<&str> {
-    name.strip_suffix(FILE).filter(|target| !target.is_empty() && !name.starts_with(OWN))
+    name.strip_suffix(FILE)
 }
 
 fn content(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Whether an option's value may be a secret, and is not to be shown.
+pub fn is_secret(name: &str) -> bool {
+    const WORDS: [&str; 7] = ["password", "secret", "key", "token", "credential", "oauthbearer.config", "pem"];
+    let is_path = [FILE, LOCATION, ".file"].iter().any(|end| name.ends_with(end));
+    !is_path && WORDS.iter().any(|word| name.contains(word))
 }
 
 #[cfg(test)]
@@ -123,23 +128,13 @@ mod tests {
         let path = |name: &str| dir.path().join(name).display().to_string();
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
         let [password, ca] = ["password", "ca.pem"].map(path);
-        let given = options(&[
-            ("sasl.password.file", &password),
-            ("ssl.ca.location", &ca),
-            ("linger.ms", "5"),
-            ("sasl.oauthbearer.assertion.file", "/its/own"),
-        ]);
+        let given = options(&[("sasl.password-file", &password), ("ssl.ca.location", &ca), ("linger.ms", "5")]);
         let error = given.read().err().unwrap().to_string();
-        assert!(error.contains("sasl.password.file") && error.contains(&password), "{error}");
+        assert!(error.contains("sasl.password-file") && error.contains(&password), "{error}");
 
         write("password", "one two\r\n");
         let first = given.read().unwrap();
-        let expected = [
-            ("linger.ms", "5"),
-            ("sasl.oauthbearer.assertion.file", "/its/own"),
-            ("sasl.password", "one two"),
-            ("ssl.ca.location", &ca),
-        ];
+        let expected = [("linger.ms", "5"), ("sasl.password", "one two"), ("ssl.ca.location", &ca)];
         let expected: BTreeMap<_, _> = expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         assert_eq!(first.options, expected);
         assert_eq!(given.read().unwrap().stamp, first.stamp);
@@ -155,15 +150,26 @@ mod tests {
     }
 
     #[test]
+    fn values_that_may_be_secrets_are_known_by_their_names() {
+        let secrets = ["sasl.password", "ssl.key.pem", "ssl.key.password", "sasl.oauthbearer.client.secret", "token"];
+        for name in secrets.into_iter().chain(["ssl.keystore.password", "s3.secret-access-key", "credential"]) {
+            assert!(is_secret(name), "{name}");
+        }
+        for name in ["linger.ms", "sasl.username", "sasl.password-file", "ssl.key.location", "ssl.ca.location"] {
+            assert!(!is_secret(name), "{name}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_used_is_told_without_it() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("secret").display().to_string();
         for content in [&b"\n"[..], b"hush\0hush", b"hush\xff"] {
             std::fs::write(&file, content).unwrap();
-            let error = options(&[("sasl.password.file", &file)]).read().err().unwrap().to_string();
+            let error = options(&[("sasl.password-file", &file)]).read().err().unwrap().to_string();
             assert!(error.contains(&file) && !error.contains("hush"), "{error}");
         }
-        let twice = options(&[("sasl.password", "hush"), ("sasl.password.file", &file)]);
+        let twice = options(&[("sasl.password", "hush"), ("sasl.password-file", &file)]);
         let error = twice.read().err().unwrap().to_string();
         assert!(error.contains("twice") && !error.contains("hush"), "{error}");
     }

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
+use flywheel_schemas::client_options::is_secret;
 use serde::Serialize;
 use toml::{Table, Value};
 
@@ -461,12 +462,9 @@ fn pairs(text: &str) -> Result<Value, String> {
 }
 
 fn redacted<S: serde::Serializer>(options: &BTreeMap<String, String>, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_map(options.iter().map(|(name, value)| {
-        let secret = ["password", "secret", "key", "token", "oauthbearer.config", "pem"];
-        let is_path = name.ends_with(".location") || name.ends_with(".file");
-        let hidden = secret.iter().any(|word| name.contains(word)) && !is_path;
-        (name, if hidden { "(hidden)" } else { value.as_str() })
-    }))
+    to.collect_map(
+        options.iter().map(|(name, value)| (name, if is_secret(name) { "(hidden)" } else { value.as_str() })),
+    )
 }
 
 #[cfg(test)]

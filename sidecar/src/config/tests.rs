@@ -69,7 +69,7 @@ fn addresses_that_kubernetes_links_in_are_no_settings() {
 fn secrets_are_not_shown() {
     let config = load(
         "[log.librdkafka]\n\"sasl.password\" = \"hunter2\"\n\"ssl.key.location\" = \"/k\"\n\
-         ssl.key.password.file = \"/p\"\n\"ssl.key.pem\" = \"hunter2\"\n\"sasl.oauthbearer.client.secret\" = \"hunter2\"",
+         ssl.key.password-file = \"/p\"\n\"ssl.key.pem\" = \"hunter2\"\n\"sasl.oauthbearer.client.secret\" = \"hunter2\"",
         &[],
     )
     .unwrap();

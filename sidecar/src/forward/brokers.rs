@@ -11,11 +11,16 @@ pub struct Brokers {
     away: AtomicBool,
     /// Whether there is a refusal.
     refuse: AtomicBool,
-    /// What kind of refusal it is, and why.
-    refusal: Mutex<Option<(String, String)>>,
-    /// What was said since they last answered; as many words at most as librdkafka has codes.
+    /// Why, as it was said last.
+    refusal: Mutex<Option<String>>,
+    /// Why one of them could not be reached, as it was said last.
+    trouble: Mutex<Option<String>>,
+    /// What was said since they last answered, [`SAID_MAX`] of it.
     said: Mutex<BTreeSet<String>>,
 }
+
+/// More different complaints than a fault has; above, nothing is news.
+const SAID_MAX: usize = 64;
 
 impl Brokers {
     /// Whether no broker answers, as far as is known.
@@ -30,21 +35,20 @@ impl Brokers {
         if !self.refuse.load(Ordering::Relaxed) {
             return None;
         }
-        locked(&self.refusal).as_ref().map(|(_, reason)| reason.clone())
+        locked(&self.refusal).clone()
     }
 
-    /// They do not let this client in, or it not them: the first reason of a `code` counts, since each attempt words it
-    /// anew. True where it is news.
-    pub(super) fn refused(&self, code: &str, reason: &str) -> bool {
-        let mut refusal = locked(&self.refusal);
-        let is_known = refusal.as_ref().is_some_and(|(known, _)| known == code);
-        let is_news = !self.refuse.swap(true, Ordering::Relaxed) || !is_known;
+    /// They do not let this client in, or it not them. True where it was not said, in other words than these, since they
+    /// last answered.
+    pub(super) fn refused(&self, reason: &str) -> bool {
+        let is_news = self.is_news(&wording(reason));
         if is_news {
-            *refusal = Some((code.to_owned(), reason.to_owned()));
+            *locked(&self.refusal) = Some(reason.to_owned());
             tracing::error!(reason, "Kafka refuses this client; records are kept in the spool");
         } else {
             tracing::debug!(reason, "Kafka still refuses this client");
         }
+        self.refuse.store(true, Ordering::Relaxed);
         is_news
     }
 
@@ -54,11 +58,18 @@ impl Brokers {
         locked(&self.said).clear();
     }
 
+    /// One of several cannot be reached, which says little; of the last one [`lost`](Brokers::lost) is called as well.
+    pub(super) fn troubled(&self, reason: &str) {
+        tracing::debug!(reason, "Kafka producer");
+        *locked(&self.trouble) = Some(reason.to_owned());
+    }
+
     /// None of them is connected. True where that is news.
     pub(super) fn lost(&self, reason: &str) -> bool {
         let is_news = !self.away.swap(true, Ordering::Relaxed);
         if is_news {
-            tracing::warn!(reason, "Kafka is away; records are kept in the spool");
+            let why = locked(&self.trouble).take().unwrap_or_default();
+            tracing::warn!(reason, why, "Kafka is away; records are kept in the spool");
         } else {
             tracing::debug!(reason, "Kafka is still away");
         }
@@ -79,9 +90,9 @@ impl Brokers {
         were_away || have_refused
     }
 
-    /// Something else is wrong, which `code` stands for. True where it was not said since they last came back.
+    /// Something else is wrong. True where it was not said, in other words than these, since they last came back.
     pub(super) fn complained(&self, code: &str, reason: &str) -> bool {
-        let is_news = locked(&self.said).insert(code.to_owned());
+        let is_news = self.is_news(&wording(reason));
         if is_news {
             tracing::warn!(code, reason, "Kafka producer");
         } else {
@@ -89,6 +100,18 @@ impl Brokers {
         }
         is_news
     }
+}
+
+impl Brokers {
+    fn is_news(&self, words: &str) -> bool {
+        let mut said = locked(&self.said);
+        said.len() < SAID_MAX && said.insert(words.to_owned())
+    }
+}
+
+/// What is the same in each attempt: not its duration, nor the broker's number.
+fn wording(reason: &str) -> String {
+    reason.chars().filter(|character| !character.is_ascii_digit()).collect()
 }
 
 /// Plain values, which are whole between statements.
@@ -121,13 +144,13 @@ mod tests {
     fn a_refusal_lasts_until_they_answer() {
         let brokers = Brokers::default();
         assert_eq!(brokers.refusal(), None);
-        assert!(brokers.refused("SSL", "no certificate"));
-        assert!(brokers.refused("SASL", "wrong password, after 5 ms"));
-        assert!(!brokers.refused("SASL", "wrong password, after 7 ms"));
+        assert!(brokers.refused("no certificate"));
+        assert!(brokers.refused("wrong password, after 5 ms"));
+        assert!(!brokers.refused("wrong password, after 7 ms") && !brokers.refused("no certificate"));
         assert_eq!(brokers.refusal().as_deref(), Some("wrong password, after 5 ms"));
         assert!(brokers.answered() && !brokers.answered());
         assert_eq!(brokers.refusal(), None);
-        assert!(brokers.refused("SASL", "wrong password, after 9 ms"));
+        assert!(brokers.refused("wrong password, after 9 ms"));
         brokers.forget();
         assert_eq!(brokers.refusal(), None);
     }

@@ -17,6 +17,7 @@
 //! that [`flywheel_schemas::token`] describes.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -59,7 +60,7 @@ const DEFAULTS: [(&str, &str); 6] = [
 ];
 /// A question about topics waits so long for its answer.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
-/// The same answer serves all forwarders for so long; so often at most a missing topic is looked for.
+/// The same answer, or its absence, serves all forwarders for so long; so often at most a missing topic is looked for.
 const METADATA_AGE: Duration = Duration::from_secs(1);
 
 /// How often brokers that are away are asked whether they are back, and files of secrets are looked at.
@@ -92,12 +93,16 @@ struct Generation {
     client: Client,
     /// Of the files that it was made with.
     stamp: Stamp,
+    /// Whether it was replaced.
+    is_over: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
 struct Topics {
     /// Partitions by topic, as of the last answer.
     counts: HashMap<String, i32>,
+    /// What the last question came to where it was not answered.
+    failed: Option<Failure>,
     asked: Option<Instant>,
 }
 
@@ -154,8 +159,10 @@ impl Producer {
         let mut current = lock(&self.shared.current);
         if current.number == failed {
             let Shared { config, options, brokers, newest, .. } = &*self.shared;
-            *current = Generation::make(failed + 1, config, options, brokers)?;
+            let next = Generation::make(failed + 1, config, options, brokers)?;
+            current.is_over.store(true, Ordering::Relaxed);
             brokers.forget();
+            *current = next;
             newest.send_replace(current.number);
             tracing::warn!("Kafka producer made anew; records are sent again from the cursor");
         }
@@ -197,12 +204,23 @@ impl Producer {
             });
             let answer: Result<_, KafkaError> =
                 answer.await.map_err(|error| Failure::new(FailureKind::Passing, error.to_string()))?;
-            topics.counts = answer.map_err(|error| match self.shared.brokers.refusal() {
-                Some(reason) => Failure::new(FailureKind::Denied, reason),
-                None => failure(&error),
-            })?;
             topics.asked = Some(Instant::now());
-            self.shared.brokers.answered();
+            topics.failed = None;
+            match answer {
+                Ok(counts) => {
+                    topics.counts = counts;
+                    self.shared.brokers.answered();
+                }
+                Err(error) => {
+                    topics.failed = Some(match self.shared.brokers.refusal() {
+                        Some(reason) => Failure::new(FailureKind::Denied, reason),
+                        None => failure(&error),
+                    });
+                }
+            }
+        }
+        if let Some(failure) = &topics.failed {
+            return Err(failure.clone());
         }
         Ok(topics)
     }
@@ -222,7 +240,8 @@ impl Generation {
         for (name, value) in DEFAULTS.into_iter().chain(given).chain(fixed) {
             config.set(name, value);
         }
-        Ok(Generation { number, client: create(&config, brokers)?, stamp: values.stamp })
+        let is_over = Arc::new(AtomicBool::new(false));
+        Ok(Generation { number, client: create(&config, brokers, &is_over)?, stamp: values.stamp, is_over })
     }
 }
 

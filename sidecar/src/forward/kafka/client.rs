@@ -1,6 +1,7 @@
 //! The librdkafka client: what it reports and logs, by what token it is let in, and what each of its errors is.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use flywheel_schemas::token;
 use rdkafka::client::{ClientContext, OAuthToken};
@@ -13,10 +14,18 @@ use crate::forward::Report;
 use crate::forward::brokers::Brokers;
 use crate::forward::policy::{Failure, FailureKind};
 
+/// In OpenSSL's words.
+const TLS_ALERT: &str = "SSL alert number";
+
 pub(super) type Client = ThreadedProducer<Context>;
 
-pub(super) fn create(config: &ClientConfig, brokers: &Arc<Brokers>) -> Result<Client, KafkaError> {
-    config.create_with_context(Context { brokers: brokers.clone() })
+/// `is_over` is set when the client is replaced: what it says after that is no more about the brokers.
+pub(super) fn create(
+    config: &ClientConfig,
+    brokers: &Arc<Brokers>,
+    is_over: &Arc<AtomicBool>,
+) -> Result<Client, KafkaError> {
+    config.create_with_context(Context { brokers: brokers.clone(), is_over: is_over.clone() })
 }
 
 /// What travels with a record through librdkafka.
@@ -28,6 +37,7 @@ pub(super) struct Delivery {
 /// Logs and reports of the client; called on its thread.
 pub(super) struct Context {
     brokers: Arc<Brokers>,
+    is_over: Arc<AtomicBool>,
 }
 
 impl ClientContext for Context {
@@ -36,16 +46,23 @@ impl ClientContext for Context {
     /// Brokers that are away are librdkafka's to try again; what is lost or needs a person shows in the reports.
     fn error(&self, error: KafkaError, reason: &str) {
         use RDKafkaErrorCode as Code;
+        if self.is_over.load(Ordering::Relaxed) {
+            tracing::debug!(%error, reason, "replaced Kafka producer");
+            return;
+        }
         match error.rdkafka_error_code() {
             Some(Code::AllBrokersDown) => {
                 self.brokers.lost(reason);
             }
-            // One broker of several, which says little; of the last one the above is said as well.
-            Some(Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut) => {
-                tracing::debug!(%error, reason, "Kafka producer");
+            // With TLS 1.3 a broker refuses a client's certificate when the connection stands already.
+            Some(Code::BrokerTransportFailure) if reason.contains(TLS_ALERT) => {
+                self.brokers.refused(reason);
             }
-            Some(code @ (Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL)) => {
-                self.brokers.refused(&format!("{code:?}"), reason);
+            Some(Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut) => {
+                self.brokers.troubled(reason);
+            }
+            Some(Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL) => {
+                self.brokers.refused(reason);
             }
             Some(code) => {
                 self.brokers.complained(&format!("{code:?}"), reason);
@@ -61,8 +78,9 @@ impl ClientContext for Context {
         match level {
             // These come as errors too, see above.
             _ if matches!(facility, "FAIL" | "ERROR") => tracing::debug!(facility, message, "librdkafka"),
+            // Some of these come with each attempt to connect.
             Level::Emerg | Level::Alert | Level::Critical | Level::Error | Level::Warning => {
-                tracing::warn!(facility, message, "librdkafka");
+                self.brokers.complained(facility, message);
             }
             Level::Notice | Level::Info => tracing::info!(facility, message, "librdkafka"),
             Level::Debug => tracing::debug!(facility, message, "librdkafka"),
@@ -81,7 +99,9 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, delivery: Box<Delivery>) {
         let result = match result {
             Ok(_) => {
-                self.brokers.answered();
+                if !self.is_over.load(Ordering::Relaxed) {
+                    self.brokers.answered();
+                }
                 Ok(())
             }
             Err((error, _)) => Err(failure(error)),
