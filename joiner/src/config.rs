@@ -12,6 +12,7 @@ use toml::{Table, Value};
 
 use crate::source::SourceConfig;
 use crate::table::CatalogConfig;
+use flywheel_schemas::client_options::is_secret;
 use flywheel_schemas::registry::RegistryConfig;
 
 /// The defaults file: every setting with its meaning.
@@ -43,6 +44,7 @@ pub struct LogSection {
     pub group: String,
     pub member: String,
     pub ingest_time: IngestTime,
+    #[serde(serialize_with = "redacted")]
     pub librdkafka: BTreeMap<String, String>,
 }
 
@@ -71,6 +73,7 @@ pub struct CatalogSection {
     pub name: String,
     pub namespace: String,
     pub warehouse: String,
+    #[serde(serialize_with = "redacted")]
     pub properties: BTreeMap<String, String>,
 }
 
@@ -240,6 +243,15 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
+/// What `--print-config` shows of a free section.
+fn redacted<S: serde::Serializer>(settings: &BTreeMap<String, String>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(settings.iter().map(|(name, value)| {
+        // Headers of a REST catalog may be those that let one in.
+        let is_hidden = is_secret(name) || name.starts_with("header.");
+        (name, if is_hidden { "(hidden)" } else { value.as_str() })
+    }))
+}
+
 /// Sets `section_key` from a variable's text, which takes the type that the setting has.
 fn set(settings: &mut Table, name: &str, key: &str, text: &str, faults: &mut Vec<String>) {
     let target = key.split_once('_').and_then(|(section, key)| settings.get_mut(section)?.as_table_mut()?.get_mut(key));
@@ -296,5 +308,18 @@ mod tests {
     fn free_sections_take_any_key() {
         let config = load("[log.librdkafka]\n\"fetch.min.bytes\" = 5", &[]).expect("valid");
         assert_eq!(config.log.librdkafka["fetch.min.bytes"], "5");
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let config = load(
+            "[log.librdkafka]\n\"sasl.password\" = \"hush\"\n\"sasl.password-file\" = \"/p\"\n\
+             [catalog.properties]\n\"s3.secret-access-key\" = \"hush\"\n\"header.authorization\" = \"hush\"\n\
+             \"s3.region\" = \"here\"",
+            &[],
+        )
+        .expect("valid");
+        let shown = toml::to_string_pretty(&config).expect("text");
+        assert!(!shown.contains("hush") && shown.contains("/p") && shown.contains("here"), "{shown}");
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use flywheel_schemas::client_options::{ClientOptions, Stamp};
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
@@ -14,6 +16,9 @@ use tokio::sync::mpsc;
 use super::error::{refused, source_error};
 use super::{LEAVE_TIMEOUT, Membership, Quiet, SERVE_INTERVAL};
 use crate::source::{SourceConfig, SourceError, SourceEvent, model_of};
+
+/// How often the files of secrets are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) fn create(
     consumer: &ClientConfig,
@@ -34,8 +39,25 @@ pub(super) fn create(
 }
 
 /// The membership thread: serves the group until it is told to stop, then leaves it.
-pub(super) fn poll(consumer: &Membership, events: &mpsc::UnboundedSender<SourceEvent>, stop: &AtomicBool) {
+pub(super) fn poll(
+    consumer: &Membership,
+    events: &mpsc::UnboundedSender<SourceEvent>,
+    stop: &AtomicBool,
+    options: &ClientOptions,
+    stamp: Stamp,
+) {
+    let mut looked_at = Instant::now();
     while !stop.load(Ordering::Relaxed) {
+        if looked_at.elapsed() >= LOOK_INTERVAL {
+            looked_at = Instant::now();
+            // A file that cannot be read is being replaced.
+            if options.read().is_ok_and(|values| values.stamp != stamp) {
+                let what = "a file of a Kafka secret or certificate has changed".to_owned();
+                let cause = "the joiner is to be started anew with it".to_owned();
+                let _ = events.send(SourceEvent::Failed(SourceError::Fatal { what, cause }));
+                break;
+            }
+        }
         match consumer.poll(SERVE_INTERVAL) {
             // What was fetched before the partitions were paused is dropped.
             None | Some(Ok(_)) => {}
@@ -54,8 +76,8 @@ pub(super) fn poll(consumer: &Membership, events: &mpsc::UnboundedSender<SourceE
         }
     }
     consumer.unsubscribe();
-    let end = std::time::Instant::now() + LEAVE_TIMEOUT;
-    while std::time::Instant::now() < end && consumer.assignment().is_ok_and(|assignment| assignment.count() > 0) {
+    let end = Instant::now() + LEAVE_TIMEOUT;
+    while Instant::now() < end && consumer.assignment().is_ok_and(|assignment| assignment.count() > 0) {
         let _ = consumer.poll(SERVE_INTERVAL);
     }
 }

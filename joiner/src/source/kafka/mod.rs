@@ -8,6 +8,9 @@
 //!   queue of its own in librdkafka, so that an end, or an error, is known to be that partition's.
 //! - **The appender**: one producer for tick records and rerouted records.
 //!
+//! Secrets and certificates stand in files ([`ClientOptions`]). Where one of these has another content, the source is at its
+//! end, and is to be opened anew: every client of it was made with what the file said before.
+//!
 //! A broker that is away is no error of a feed: librdkafka connects again, and the feed goes on where it was. An offset that
 //! is not there is one: `auto.offset.reset` is `error`.
 
@@ -22,6 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use flywheel_schemas::client_options::ClientOptions;
 use flywheel_schemas::token;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::{ClientContext, OAuthToken};
@@ -122,11 +126,14 @@ impl Source {
         for (name, value) in DEFAULTS {
             base.set(name, value);
         }
-        for (name, value) in &config.librdkafka {
-            if REFUSED.contains(&name.as_str()) {
-                let what = format!("log.librdkafka: {name} is not to be set; the joiner's promises rest on its value");
-                return Err(SourceError::Config { what });
-            }
+        let options = ClientOptions::new(config.librdkafka.clone());
+        if let Some(name) = options.names().find(|name| REFUSED.contains(name)) {
+            let what = format!("log.librdkafka: {name} is not to be set; the joiner's promises rest on its value");
+            return Err(SourceError::Config { what });
+        }
+        let values = options.read();
+        let values = values.map_err(|error| SourceError::Config { what: format!("log.librdkafka: {error}") })?;
+        for (name, value) in &values.options {
             base.set(name, value);
         }
         base.set("bootstrap.servers", servers);
@@ -134,7 +141,7 @@ impl Source {
         let admin = if by_token(&base) { None } else { Some(base.create_with_context(Quiet).map_err(refused)?) };
         let mut consumer = base;
         for (name, value) in CONSUMER_DEFAULTS {
-            if !config.librdkafka.contains_key(name) {
+            if !values.options.contains_key(name) {
                 consumer.set(name, value);
             }
         }
@@ -160,7 +167,7 @@ impl Source {
         let (polled, stopped) = (membership.clone(), stop.clone());
         let thread = std::thread::Builder::new()
             .name("kafka-membership".to_string())
-            .spawn(move || membership::poll(&polled, &sender, &stopped))
+            .spawn(move || membership::poll(&polled, &sender, &stopped, &options, values.stamp))
             .map_err(|error| SourceError::Passing { what: "joining the group".into(), cause: error.to_string() })?;
         let log = Log {
             consumer,
