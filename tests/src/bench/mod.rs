@@ -4,6 +4,7 @@
 //! An area is a file of this folder with an [`Area`]; [`AREAS`] lists them. `cargo run --release -p flywheel-tests
 //! --bin bench -- AREA` runs one.
 
+pub mod client;
 mod cores;
 pub mod forward;
 pub mod sidecar;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 /// Every area, in the order in which `all` runs them.
-pub const AREAS: &[Area] = &[transcode::AREA, sidecar::AREA, spool::AREA, forward::AREA];
+pub const AREAS: &[Area] = &[transcode::AREA, sidecar::AREA, spool::AREA, forward::AREA, client::AREA];
 
 /// A subject of measures.
 pub struct Area {

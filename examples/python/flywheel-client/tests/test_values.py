@@ -123,6 +123,8 @@ def test_ids_are_made_of_the_event_time(sidecar, client):
     sidecar.await_ids([by_time, by_micros, brought, both])
     # Of the ids made at one moment no two are alike.
     assert len({ids.mint(5) for _ in range(10_000)}) == 10_000
+    made = [uuid.UUID(ids.mint(ids.TIME_MS_MAX)) for _ in range(1_000)]
+    assert {(id.version, id.variant, id.int >> 80) for id in made} == {(7, uuid.RFC_4122, ids.TIME_MS_MAX)}
 
 
 def test_everything_of_the_envelope_arrives(sidecar, client):

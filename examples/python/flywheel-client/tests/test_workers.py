@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from sidecar import BOUND_S, until
+
+from flywheel_client import ids
 
 HERE = Path(__file__).parent
 
@@ -124,6 +127,13 @@ def test_a_forked_child_leaves_its_parents_rows_alone(absent, client, log):
     # Nothing was sent before the sidecar was there, so nothing twice.
     assert set(absent.await_ids(ids).values()) == {1}
     assert (client.stats().logged, client.stats().accepted) == (50, 50)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_forked_children_mint_ids_of_their_own():
+    random.seed(1)
+    made = [fork(lambda: [random.seed(1), ids.mint(5)])[1] for _ in range(3)]
+    assert len({*made, ids.mint(5)}) == 4
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -30,13 +30,9 @@ class Record:
         self.faults = faults
         """Why it is not sent at all."""
 
-    def size(self) -> int:
-        """Bytes of memory that it takes, about."""
-        return len(self.body) + _OVERHEAD
 
-
-# The objects of a record beside its body: measured with sys.getsizeof, about 400 bytes.
-_OVERHEAD = 400
+# What a record takes in memory beside the bytes of its body: the objects, by sys.getsizeof.
+OVERHEAD_BYTES = 400
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The background thread: it fetches rows from the backlog, sends them and settles them by their answers.
 
-A row that comes when nothing was sent for `LINGER_S` goes out at once and alone; those that come faster go as NDJSON, one
-request per `LINGER_S` or whenever one is full. Up to `WINDOW` requests are on their way at once.
+Rows leave within `LINGER_S`, those that came meanwhile together, as NDJSON; a full request leaves at once. Up to `WINDOW` requests are on their way at once.
 
 | answer | what becomes of the rows |
 |---|---|
@@ -33,6 +32,8 @@ _log = logging.getLogger("flywheel_client")
 
 # A process that is killed loses what it has not sent, so this is short; at 2,000 rows/s it makes batches of ten.
 LINGER_S = 0.005
+# After a row the thread looks for the next by itself, since to be woken costs the caller a system call.
+STAY_AWAKE_S = 0.1
 # Below the sidecar's defaults (limits.batch_rows, limits.body_bytes).
 BATCH_ROWS = 500
 BATCH_BYTES = 256 << 10
@@ -104,7 +105,10 @@ class Sender:
         self._waiting.extend(backlog.take())
         if not self._waiting and not self._in_flight:
             backlog.notify(None)
-            backlog.wait_for_rows()
+            if time.monotonic() < self._last_sent_s + STAY_AWAKE_S:
+                backlog.pause(LINGER_S)
+            else:
+                backlog.wait_for_rows()
             return
         now_s = time.monotonic()
         self._drop_expired(now_s)

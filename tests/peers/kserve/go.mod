@@ -1,0 +1,3 @@
+module flywheel/peers/kserve
+
+go 1.25
