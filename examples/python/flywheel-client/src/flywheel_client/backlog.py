@@ -112,6 +112,11 @@ class Backlog:
 
     # ---- the background thread
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits until all is settled."""
+        return bool(self._waiters)
+
     def take(self) -> "deque[Record]":
         """All rows that came since the last time, in their order."""
         with self._lock:
