@@ -143,6 +143,18 @@ def test_everything_of_the_envelope_arrives(sidecar, client):
     until("the envelope", lambda: all(word.encode() in sidecar.written() for word in words))
 
 
+def test_rows_of_both_kinds_and_of_many_traces_go_each_its_way(sidecar, client):
+    traces = [f"{number:032x}" for number in range(1, 201)]
+    for trace in traces:
+        id = client.log_prediction(
+            entity={}, features={}, prediction={"score": 0.5}, traceparent=f"00-{trace}-00f067aa0ba902b7-01"
+        )
+        client.log_outcome(id, {"good": True})
+    assert client.flush(120) and client.stats().accepted == 400
+    assert sidecar.metric("flywheel_accepted_rows_total", kind="outcomes") == 200
+    until("the traces", lambda: all(trace.encode() in sidecar.written() for trace in traces))
+
+
 def test_what_the_sidecar_refuses_comes_back_once_with_its_faults(sidecar, make_client, log):
     refused = []
     client = make_client(on_refused=refused.append)

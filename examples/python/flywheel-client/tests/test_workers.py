@@ -150,6 +150,7 @@ def test_forks_in_the_middle_of_traffic(sidecar, client, log):
     until("traffic", lambda: client.stats().accepted > 100)
 
     def child():
+        assert client._sender._connection is None, "the child has its parent's connection"
         mine = [log(client) for _ in range(100)]
         assert client.close(BOUND_S)
         return mine

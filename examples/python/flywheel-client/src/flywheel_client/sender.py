@@ -124,8 +124,7 @@ class Sender:
     def _send(self, now_s: float) -> None:
         """Writes as many requests as are due."""
         while self._waiting and len(self._in_flight) < WINDOW:
-            lingers = now_s < self._last_sent_s + LINGER_S and len(self._waiting) < self._batch_rows
-            if now_s < self._not_before_s or (lingers and not self._backlog.is_awaited):
+            if now_s < self._due_s():
                 return
             if self._connection is not None and not self._in_flight and not self._connection.is_alive():
                 # The sidecar closes a connection that rests for long, and each when it stops.
@@ -139,6 +138,12 @@ class Sender:
             # Before it is written: a part of it may have gone out when writing fails.
             self._in_flight.append(_Request(records, now_s))
             self._connection.send(self._request(records))
+
+    def _due_s(self) -> float:
+        """When the rows that wait are to be sent."""
+        if self._backlog.is_awaited or len(self._waiting) >= self._batch_rows:
+            return self._not_before_s
+        return max(self._not_before_s, self._waiting[0].logged_s + LINGER_S)
 
     def _cut_batch(self) -> "list[Record]":
         """The next rows that can go in one request: of one kind, in one trace. Rows that cannot be sent are refused."""
@@ -176,14 +181,16 @@ class Sender:
     def _receive(self) -> None:
         """Waits for answers, or until something else is due."""
         now_s = time.monotonic()
-        due_s = self._not_before_s if self._backlog.is_awaited else max(self._not_before_s, self._last_sent_s + LINGER_S)
         if self._connection is None or not self._in_flight:
-            self._backlog.pause(due_s - now_s)
+            if self._waiting:
+                self._backlog.pause(self._due_s() - now_s)
             return
         if now_s > self._in_flight[0].sent_s + ANSWER_WITHIN_S:
             raise TimeoutError(f"no answer within {ANSWER_WITHIN_S:g} s")
-        # New rows may be due by then, unless the window is full.
-        timeout_s = LINGER_S if len(self._in_flight) < WINDOW else ANSWER_WITHIN_S
+        # Rows may be due before an answer comes, unless the window is full.
+        timeout_s = ANSWER_WITHIN_S
+        if len(self._in_flight) < WINDOW:
+            timeout_s = min(self._due_s() - now_s, LINGER_S) if self._waiting else LINGER_S
         for answer in self._connection.receive(timeout_s):
             if not self._in_flight:
                 raise ConnectionAbortedError("an answer to no request")
