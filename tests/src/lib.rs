@@ -7,4 +7,5 @@ pub mod demo;
 pub mod oracle;
 pub mod readers;
 pub mod servers;
+pub mod soak;
 pub mod system;

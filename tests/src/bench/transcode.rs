@@ -116,7 +116,7 @@ fn feature_type(place: u64) -> &'static str {
     }
 }
 
-pub(super) fn contract_text() -> String {
+pub(crate) fn contract_text() -> String {
     let features: String =
         (0..100).map(|place| format!("  feature_{place:02}: {{type: {}}}\n", feature_type(place))).collect();
     format!(
@@ -127,7 +127,7 @@ pub(super) fn contract_text() -> String {
     )
 }
 
-pub(super) fn body(number: u64, is_shuffled: bool) -> String {
+pub(crate) fn body(number: u64, is_shuffled: bool) -> String {
     let mut random = Random(number);
     let mut features: Vec<String> = (0..100)
         .map(|place| {
