@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Flywheel's sidecar beside the KServe agent with its logger: CPU per logged prediction, memory, losses; one table.
 #   kserve.sh [--rounds N] [--seconds N] [--minute N] [CASE…]      see kserve/measure.py
-# Takes a quarter of an hour with all its cases, and two cores. Load goes to 127.0.0.1 alone.
+# Takes a quarter of an hour with all its cases, and two cores. Load goes to 127.0.0.1 alone. Ends with the bars that the
+# sidecar is held to; exit code 1 where one is missed.
 # Builds the agent from its Go module into the cache, once, and this repository's sidecar in release mode, unless
 # FLYWHEEL_BIN names a folder that has flywheel-sidecar and flywheel-schemas. Needs Go 1.25, Java 17, Python 3.10,
 # util-linux (taskset).
