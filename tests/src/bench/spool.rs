@@ -1,13 +1,14 @@
 //! What the spool brings to the disk in a second, group-committed ÷ a plain sequential write of as many bytes.
 //!
 //! A sample of ours appends records of 1,000 random bytes from one thread, as fast as they are taken, into a spool that accepts
-//! with `fdatasync`; where the spool is full for the moment, the thread waits for its last record. It ends when all is
-//! on the disk. A sample of the other writes as many bytes as the spool's segments have into one new file, 1 MiB at a time from
+//! with `fdatasync`; where the spool is full for the moment, the thread waits for the oldest records that it has not
+//! seen accepted, as the clients of those would. It ends when all is on the disk. A sample of the other writes as many bytes as the spool's segments have into one new file, 1 MiB at a time from
 //! random bytes in memory, with one `fdatasync` at the end, as `dd bs=1M conv=fdatasync` does. The two take turns on
 //! one file system (that of TMPDIR), so that others who use it slow both.
 //!
 //! Beside it stands how long a caller's append takes, which waits for no disk: at that full rate, and at 5,000 records a second.
 
+use std::collections::VecDeque;
 use std::error::Error;
 use std::fs::File;
 use std::io::Write;
@@ -29,6 +30,8 @@ const ROUNDS: usize = 15;
 const RECORD_BYTES: usize = 1_000;
 /// Some 200 MB: many group commits, and three segments.
 const RECORDS: usize = 200_000;
+/// So many share one that waits.
+const CLIENT_RECORDS: usize = 250;
 /// What dd is told to write at a time.
 const PIECE_BYTES: usize = 1 << 20;
 /// A busy model server.
@@ -79,7 +82,7 @@ fn options() -> Options {
 fn ours(dir: &Path, pool: &[u8], appends: &mut Vec<f64>) -> Result<(Duration, u64), Box<dyn Error>> {
     let spool = Spool::open(dir, options())?;
     let start = Instant::now();
-    let mut last = None;
+    let mut waiting = VecDeque::new();
     for number in 0..RECORDS {
         let at = number * RECORD_BYTES % (pool.len() - RECORD_BYTES);
         loop {
@@ -87,10 +90,12 @@ fn ours(dir: &Path, pool: &[u8], appends: &mut Vec<f64>) -> Result<(Duration, u6
             match spool.append(SchemaKey::NONE, |_, out| out.extend_from_slice(&pool[at..at + RECORD_BYTES])) {
                 Ok(pending) => {
                     appends.push(before.elapsed().as_secs_f64() * 1e6);
-                    last = Some(pending);
+                    if number % CLIENT_RECORDS == 0 {
+                        waiting.push_back(pending);
+                    }
                     break;
                 }
-                Err(AppendError::Full) => match last.take() {
+                Err(AppendError::Full) => match waiting.pop_front() {
                     Some(pending) => drop(block_on(pending)?),
                     None => std::thread::yield_now(),
                 },
