@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# A single-node Apache Kafka broker (KRaft).
+# An Apache Kafka broker (KRaft).
 #   kafka.sh fetch | start DIR PORT | stop DIR | hold DIR PORT      start prints host:port
+#   kafka.sh admin HOST:PORT ARGUMENT...                            what KafkaAdmin.java does
 # The controller listens on PORT+1. DIR/extra.properties, where present, is appended to the settings and wins.
 # Environment: KAFKA_HEAP (512m), KAFKA_FORMAT_ARGS (more arguments of the first format, such as --add-scram …),
-# KAFKA_LISTENERS (further ones, such as SCRAM://127.0.0.1:21005; extra.properties says what they ask for).
-# Needs Java 17 or newer; fetch needs Maven.
+# KAFKA_LISTENERS (further ones, such as SCRAM://127.0.0.1:21005; extra.properties says what they ask for), KAFKA_NODE (1)
+# and KAFKA_CONTROLLER (host:port of node 1's controller): a further broker of that cluster, without a controller.
+# Needs Java 17 or newer, for admin with its compiler; fetch needs Maven.
 . "$(dirname "$0")/common.sh"
 
 KAFKA=4.4.0
@@ -23,12 +25,18 @@ fetch() {
 }
 
 settings() { # DIR PORT
+  local own=$LOOPBACK:$(($2 + 1)) listeners=PLAINTEXT://$LOOPBACK:$2${KAFKA_LISTENERS:+,$KAFKA_LISTENERS}
+  if [ -n "${KAFKA_CONTROLLER:-}" ]; then
+    echo process.roles=broker
+  else
+    echo process.roles=broker,controller
+    listeners=$listeners,CONTROLLER://$own
+  fi
   cat <<CONF
-process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@$LOOPBACK:$(($2 + 1))
+node.id=${KAFKA_NODE:-1}
+controller.quorum.voters=1@${KAFKA_CONTROLLER:-$own}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://$LOOPBACK:$2,CONTROLLER://$LOOPBACK:$(($2 + 1))${KAFKA_LISTENERS:+,$KAFKA_LISTENERS}
+listeners=$listeners
 log.dirs=$1/data
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -84,4 +92,13 @@ start() {
   echo "$LOOPBACK:$port"
 }
 
-main "$@"
+admin() {
+  local java
+  java=$(java_home 17 25)/bin/java
+  "$java" --list-modules | grep -q '^jdk.compiler' ||
+    die "admin needs a Java with its compiler; install one (Debian: apt-get install openjdk-21-jdk-headless)"
+  fetch
+  "$java" -XX:TieredStopAtLevel=1 -cp "$CACHE/$NAME/lib/*" "$HERE/KafkaAdmin.java" "$@" 2>&1
+}
+
+if [ "${1:-}" = admin ]; then shift; admin "$@"; else main "$@"; fi

@@ -104,7 +104,7 @@ impl System {
         let sidecar = Service::start(plan, "sidecar", sidecar.clone(), &sidecar_settings(plan, &api, &sidecar))?;
         let joiner = Service::start(plan, "joiner", joiner.clone(), &joiner_settings(plan, &joiner))?;
         for service in [&sidecar, &joiner] {
-            until(service.name, async || service.is_ready().await).await;
+            service.until_ready().await;
         }
         let (model, url) = (plan.contract.model.clone(), format!("http://{api}"));
         Ok(System { registration, registry, sidecar, joiner, model, url, client: client() })
@@ -129,16 +129,35 @@ impl System {
 
 impl Service {
     fn start(plan: &Plan<'_>, name: &'static str, admin: String, settings: &str) -> Result<Service, ServerError> {
-        let path = plan.dir.join(format!("{name}.toml"));
+        Service::alone(plan.program, plan.dir, name, admin, settings)
+    }
+
+    /// One that runs without the other; `admin` is the address of its admin port, which stands in `settings` too.
+    pub fn alone(
+        program: &str,
+        dir: &Path,
+        name: &'static str,
+        admin: String,
+        settings: &str,
+    ) -> Result<Service, ServerError> {
+        let path = dir.join(format!("{name}.toml"));
         std::fs::write(&path, settings).map_err(ServerError::Folder)?;
-        let child = spawn(plan.program, name, &path)?;
-        Ok(Service { name, program: plan.program.to_owned(), child, settings: path, admin, client: client() })
+        let child = spawn(program, name, &path)?;
+        Ok(Service { name, program: program.to_owned(), child, settings: path, admin, client: client() })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub async fn until_ready(&self) {
+        until(self.name, async || self.is_ready().await).await;
     }
 
     /// Starts it again after a stop, and waits until it is ready.
     pub async fn start_again(&mut self) -> Result<(), ServerError> {
         self.child = spawn(&self.program, self.name, &self.settings)?;
-        until(self.name, async || self.is_ready().await).await;
+        self.until_ready().await;
         Ok(())
     }
 

@@ -7,14 +7,18 @@
 //! Where something is missing to run a server (Java, Maven, Go, Python), the error is the one line in which the script
 //! says what to install. [`skipped`] tells whether the person who runs the tests has asked for them to be left out.
 
+mod cluster;
 mod port;
+mod secured;
 mod set;
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+pub use cluster::Cluster;
 pub use port::free_port;
+pub use secured::{Authority, Secured};
 pub use set::{Set, shared, skipped};
 
 #[derive(Debug, thiserror::Error)]
@@ -219,6 +223,17 @@ fn keys() -> Vec<(String, String)> {
 }
 
 impl Kafka {
+    /// Has the broker's administrator do what `KafkaAdmin.java` lists.
+    pub fn admin(&self, arguments: &[&str]) -> Result<(), ServerError> {
+        let path = scripts().join("kafka.sh");
+        let run = |source| ServerError::Run { script: path.display().to_string(), source };
+        let said = Command::new(&path).args(["admin", self.address()]).args(arguments).output().map_err(run)?;
+        match said.status.success() {
+            true => Ok(()),
+            false => Err(ServerError::Start(String::from_utf8_lossy(&said.stdout).into_owned())),
+        }
+    }
+
     pub fn start(dir: &Path) -> Result<Kafka, ServerError> {
         Server::start("kafka.sh", dir.join("kafka"), vec![], vec![]).map(Kafka)
     }

@@ -15,6 +15,7 @@ mod registry;
 mod servers;
 mod tables;
 mod tidy;
+mod trouble;
 
 /// The demonstration's binary.
 const DEMONSTRATION: &str = env!("CARGO_BIN_EXE_demonstration");

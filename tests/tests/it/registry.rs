@@ -2,7 +2,7 @@
 //! language's agree, that `register` sets up what it says it does, and who is let in, by the registry and by the brokers.
 
 mod access;
-mod brokers;
+pub mod brokers;
 mod register;
 
 use std::process::Command;

@@ -3,7 +3,7 @@
 
 mod checks;
 mod hold;
-mod messages;
+pub mod messages;
 mod requests;
 
 use std::collections::BTreeMap;

@@ -48,14 +48,14 @@ fn bearer(file: &Path) -> BTreeMap<String, String> {
 }
 
 /// An unsigned JSON web token.
-fn token(lifetime_s: u64) -> String {
+pub fn token(bearer: &str, lifetime_s: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let claims = format!(r#"{{"sub":"ops","iat":{now},"exp":{}}}"#, now + lifetime_s);
+    let claims = format!(r#"{{"sub":"{bearer}","iat":{now},"exp":{}}}"#, now + lifetime_s);
     format!("{}.{}.", base64url(r#"{"alg":"none"}"#), base64url(&claims))
 }
 
 /// RFC 4648, section 5, without padding.
-fn base64url(text: &str) -> String {
+pub fn base64url(text: &str) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut out = String::new();
     for three in text.as_bytes().chunks(3) {
@@ -189,7 +189,7 @@ async fn a_password_and_a_token_file_let_in_and_an_absence_is_known() {
     sender.put("by-token").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(sender.spool.cursor().sequence, 0, "nothing goes without a token");
-    std::fs::write(path("token"), token(3_600)).unwrap();
+    std::fs::write(path("token"), token("ops", 3_600)).unwrap();
     let sent = async {
         while sender.spool.cursor().sequence == 0 {
             tokio::time::sleep(Duration::from_millis(50)).await;
