@@ -5,7 +5,7 @@
 //! | API on TCP, API on the Unix socket | `App::run` | the sidecar stops, with a failure | take no more; requests in flight have `shutdown.requests_ms` |
 //! | admin port | `App::run` | the sidecar stops, with a failure | ends last |
 //! | one forwarder per spool | `App::run` | the sidecar stops, with a failure; the spools keep everything | go on to the end of the spool, `shutdown.drain_ms` at most |
-//! | look for absent brokers, every second | the Kafka producer | asked again | ends with the producer |
+//! | look for absent brokers and changed secrets, every second | the Kafka producer | asked again | ends with the producer |
 //! | ledger, every 60 s | `App::run` itself | logged; counts go into the next record | closing records |
 //! | contracts, keys and `[sampling]`, on [`Handle::reload`] | `App::run` itself | logged and counted; what was in force stays | none |
 //! | one writer thread per spool | the spool | appends fail with 503 until the disk takes records again | writes and syncs everything |
