@@ -52,7 +52,7 @@ const REFUSED: [&str; 5] =
 const DEFAULTS: [(&str, &str); 6] = [
     ("client.id", "flywheel-sidecar"),
     ("compression.type", "zstd"),
-    ("linger.ms", "5"),
+    ("linger.ms", "100"),
     // The memory that a broker's absence costs, at most.
     ("queue.buffering.max.kbytes", "65536"),
     ("reconnect.backoff.max.ms", "1000"),

@@ -54,7 +54,7 @@ const DELIVERED_WITHIN: Duration = Duration::from_secs(120);
 const SETTINGS: [(&str, &str); 9] = [
     ("client.id", "bare"),
     ("compression.type", "zstd"),
-    ("linger.ms", "5"),
+    ("linger.ms", "100"),
     ("queue.buffering.max.kbytes", "65536"),
     ("reconnect.backoff.max.ms", "1000"),
     ("enable.idempotence", "true"),
