@@ -65,8 +65,8 @@
 //!
 //! # When the disk fails
 //!
-//! What is written and not synced (at most 8 MiB; more is synced at once) stays in memory; its buffers, as many again, are
-//! kept for the next blocks. After a failed sync the kernel
+//! What is written and not synced stays in memory (at 4 MiB a sync begins, and with as many more written meanwhile the writer
+//! waits for it); its buffers, as many again, are kept for the next blocks. After a failed sync the kernel
 //! may have dropped it and report nothing the next time, so that file is never written or synced again: all of it goes
 //! to a new segment. After a failed write the part of a block is cut off and the rest synced. If the second attempt fails too,
 //! appends are refused as [`AppendError::Failed`], those that wait are told so, and the writer repeats the attempt every
@@ -91,7 +91,7 @@
 //!
 //! # Threads and waiting
 //!
-//! One thread, `spool-writer`, does all writing of segments. [`Spool::open`], [`Spool::add_schema`], [`Spool::advance`] and
+//! One thread, `spool-writer`, does all writing of segments; another, `spool-syncer`, waits for their syncs meanwhile. [`Spool::open`], [`Spool::add_schema`], [`Spool::advance`] and
 //! [`Spool::close`] block for the disk; [`Reader::read`] blocks for reads, as a rule from the page cache. [`Spool::append`],
 //! [`Spool::sync`] and [`Reader::wait`] do not block.
 

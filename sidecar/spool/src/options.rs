@@ -50,8 +50,9 @@ pub struct Options {
     /// The longest payload. Room for one is needed for any append. Default 1 MiB.
     pub record_bytes_max: usize,
     pub accepted: Accepted,
-    /// With [`Accepted::Kernel`]: the longest time that a written record waits for `fdatasync`, so what a power cut may
-    /// take. With [`Accepted::Disk`] every write is synced at once. Default 100 ms.
+    /// With [`Accepted::Kernel`]: the longest time that a written record waits for `fdatasync` to begin, beside one that
+    /// is under way: so what a power cut may take. With [`Accepted::Disk`] a sync begins as soon as none is under way.
+    /// Default 100 ms.
     pub sync_interval: Duration,
     /// Default none.
     pub compress: Compress,
@@ -104,7 +105,8 @@ impl Options {
         QUEUE_BYTES.max(2 * self.room_bytes())
     }
 
-    /// Written and not synced, kept in memory to be written again should the sync fail.
+    /// Written and not synced, kept in memory to be written again should the sync fail: half of it while a sync is under way,
+    /// the other half before the next.
     pub(crate) fn unsynced_bytes_max(&self) -> u64 {
         QUEUE_BYTES
     }

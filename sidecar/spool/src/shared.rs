@@ -84,6 +84,8 @@ pub(crate) struct Queue {
     /// The writer waits to be told.
     pub(crate) idle: bool,
     pub(crate) sync_asked: bool,
+    /// A sync that was under way has ended.
+    pub(crate) sync_over: bool,
 }
 
 impl Queue {
@@ -99,6 +101,7 @@ impl Queue {
             closing: false,
             idle: false,
             sync_asked: false,
+            sync_over: false,
         }
     }
 

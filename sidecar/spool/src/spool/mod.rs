@@ -101,6 +101,7 @@ impl Spool {
             // Made now, so that a disk that cannot be written is known at the start.
             None => Writer::new(shared.clone(), Some(Writer::create(&shared, Name { number: 0, start: next })?), 1),
         };
+        let writer = writer.map_err(SpoolError::io("start the syncing thread of", dir))?;
         shared.remove_below(recovery.cursor.sequence);
         let join = thread::Builder::new()
             .name(THREAD_NAME.to_owned())

@@ -1,11 +1,16 @@
 //! The one thread that writes.
 //!
 //! It starts when who appended begins to wait, and takes all that has come by then or while it was busy, so that the load
-//! sets the size of the blocks. What is written and not yet synced stays in memory. When a write or a sync fails, the segment is
-//! never written again: what it does not surely hold is written from memory into a new one, once at once; if that fails
-//! too, the spool takes no appends and this is repeated every [`RETRY`] until the disk takes it.
+//! sets the size of the blocks. A second thread waits for the disk (`syncer`): while a sync is under way the next blocks are
+//! written, and the next sync covers them. What is written and not yet synced stays in memory. When a write or a sync fails,
+//! the segment is never written again: what it does not surely hold is written from memory into a new one, once at once; if
+//! that fails too, the spool takes no appends and this is repeated every [`RETRY`] until the disk takes it. Such attempts, a
+//! segment's end and the spool's end wait for their syncs.
+
+mod syncer;
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -18,6 +23,7 @@ use crate::shared::{Failure, Segment, Shared};
 use crate::storage::{self, StorageFile};
 use crate::watermark::lock;
 use crate::{Accepted, Compress};
+use syncer::Syncer;
 
 /// Between two attempts at a disk that takes nothing: soon enough for who is refused meanwhile, and no load.
 const RETRY: Duration = Duration::from_secs(1);
@@ -43,11 +49,16 @@ pub(crate) struct Writer {
     number: u64,
     /// None where blocks go to the disk as they are.
     packer: Option<Packer>,
+    syncer: Syncer,
     unwritten: VecDeque<Block>,
-    /// Written to `live`, not synced.
+    /// Written to `live`, and to be on the disk once the sync under way has ended; empty while none is.
+    syncing: VecDeque<Block>,
+    /// Written to `live` after that began.
     unsynced: VecDeque<Block>,
     unsynced_bytes: u64,
     unsynced_since: Option<Instant>,
+    /// As soon as no other is under way, a sync is to begin.
+    sync_wanted: bool,
     /// Given up before anything in them was synced: all that they hold is in memory, and they go once it is written again.
     replaced: Vec<Name>,
     /// Set while the disk takes nothing.
@@ -74,7 +85,7 @@ impl Drop for End {
 
 impl Writer {
     /// `number` is that of the next segment, begun with the next block unless one is at hand.
-    pub(crate) fn new(shared: Arc<Shared>, live: Option<Live>, number: u64) -> Writer {
+    pub(crate) fn new(shared: Arc<Shared>, live: Option<Live>, number: u64) -> io::Result<Writer> {
         let packer = match shared.options.compress {
             Compress::None => None,
             // It takes memory only; without it blocks are longer.
@@ -82,18 +93,21 @@ impl Writer {
                 .inspect_err(|error| tracing::warn!(dir = %shared.dir.display(), %error, "spool blocks are not packed"))
                 .ok(),
         };
-        Writer {
+        Ok(Writer {
+            syncer: Syncer::start(shared.clone())?,
             shared,
             number,
             packer,
             live,
             unwritten: VecDeque::new(),
+            syncing: VecDeque::new(),
             unsynced: VecDeque::new(),
             unsynced_bytes: 0,
             unsynced_since: None,
+            sync_wanted: false,
             replaced: Vec::new(),
             retry_at: None,
-        }
+        })
     }
 
     /// Makes a segment that readers may see, its name being on the disk.
@@ -121,7 +135,8 @@ impl Writer {
         let _end = End(self.shared.clone());
         loop {
             let round = self.wait();
-            let mut result = self.work(round.sync || self.retry_at.is_some());
+            self.sync_wanted |= round.sync;
+            let mut result = self.work(round.closing || self.retry_at.is_some());
             if let (Err(error), None) = (&result, self.retry_at) {
                 tracing::warn!(dir = %self.shared.dir.display(), %error, "spool segment given up; going on in a new one");
                 result = self.work(true);
@@ -143,10 +158,13 @@ impl Writer {
         loop {
             let now = Instant::now();
             let sync_at = self.unsynced_since.and_then(|since| since.checked_add(shared.options.sync_interval));
+            // One that is under way comes first.
+            let sync_at = sync_at.filter(|_| self.syncing.is_empty());
             let due = self.retry_at.or(sync_at);
             let is_due = due.is_some_and(|due| due <= now);
             let is_asked = queue.closing || queue.sync_asked;
-            if is_asked || is_due || (self.retry_at.is_none() && !queue.blocks.is_empty()) {
+            let is_over = std::mem::take(&mut queue.sync_over);
+            if is_asked || is_due || is_over || (self.retry_at.is_none() && !queue.blocks.is_empty()) {
                 self.unwritten.append(&mut queue.blocks);
                 queue.sync_asked = false;
                 return Round { sync: is_asked || is_due, closing: queue.closing };
@@ -163,16 +181,22 @@ impl Writer {
         }
     }
 
-    /// Writes what there is, in the segment at hand or a new one. After an error that segment is given up.
-    fn work(&mut self, sync: bool) -> Result<(), SpoolError> {
-        let result = self.write_all(sync);
+    /// Writes what there is, in the segment at hand or a new one, and begins a sync where one is wanted; to the end of that
+    /// where the caller `stays`. After an error that segment is given up.
+    fn work(&mut self, stays: bool) -> Result<(), SpoolError> {
+        let result = self.write_all(stays);
         if result.is_err() {
             self.give_up();
         }
         result
     }
 
-    fn write_all(&mut self, sync: bool) -> Result<(), SpoolError> {
+    fn write_all(&mut self, stays: bool) -> Result<(), SpoolError> {
+        if !self.syncing.is_empty()
+            && let Some(result) = self.syncer.try_end()
+        {
+            self.end_sync(result)?;
+        }
         while let Some(mut block) = self.unwritten.pop_front() {
             if let Err(error) = self.write(&mut block) {
                 self.unwritten.push_front(block);
@@ -181,15 +205,25 @@ impl Writer {
             self.unsynced_bytes += block.len();
             self.unsynced_since.get_or_insert_with(Instant::now);
             self.unsynced.push_back(block);
-            if self.unsynced_bytes >= self.shared.options.unsynced_bytes_max() {
-                self.sync()?;
+            // The other half may be under way.
+            if self.unsynced_bytes >= self.shared.options.unsynced_bytes_max() / 2 {
+                self.await_sync()?;
+                self.begin_sync();
             }
         }
         let replaced = std::mem::take(&mut self.replaced);
         if !replaced.is_empty() {
             self.shared.remove_segments(|segments, at| replaced.contains(&segments[at].name));
         }
-        if sync || self.shared.options.accepted == Accepted::Disk { self.sync() } else { Ok(()) }
+        // Only here is all written that is to be synced.
+        if stays {
+            self.sync()?;
+            self.sync_wanted = false;
+        } else if (self.sync_wanted || self.shared.options.accepted == Accepted::Disk) && self.syncing.is_empty() {
+            self.begin_sync();
+            self.sync_wanted = false;
+        }
+        Ok(())
     }
 
     /// Writes one block where it belongs and shows it to readers.
@@ -253,49 +287,63 @@ impl Writer {
         Ok(())
     }
 
-    /// Brings what is written to the disk.
-    fn sync(&mut self) -> Result<(), SpoolError> {
-        let Some(live) = &mut self.live else { return Ok(()) };
+    /// Begins to bring what is written to the disk; no other sync is under way.
+    fn begin_sync(&mut self) {
+        let Some(live) = &self.live else { return };
         if self.unsynced.is_empty() {
+            return;
+        }
+        self.syncing.append(&mut self.unsynced);
+        self.unsynced_bytes = 0;
+        self.unsynced_since = None;
+        self.syncer.begin(live.file.clone());
+    }
+
+    /// Waits for the sync under way, where there is one.
+    fn await_sync(&mut self) -> Result<(), SpoolError> {
+        if self.syncing.is_empty() {
             return Ok(());
         }
-        if let Err(error) = live.file.sync() {
+        let result = self.syncer.end();
+        self.end_sync(result)
+    }
+
+    /// Brings what is written to the disk, and waits for that.
+    fn sync(&mut self) -> Result<(), SpoolError> {
+        self.await_sync()?;
+        self.begin_sync();
+        self.await_sync()
+    }
+
+    fn end_sync(&mut self, result: io::Result<()>) -> Result<(), SpoolError> {
+        let mut blocks = std::mem::take(&mut self.syncing);
+        // Segments end, and are given up, only when no sync of them is under way.
+        let Some(live) = &mut self.live else { return Ok(()) };
+        if let Err(error) = result {
             live.distrusted = true;
+            blocks.append(&mut self.unsynced);
+            self.unsynced = blocks;
             return Err(SpoolError::io("sync", &live.name.path(&self.shared.dir))(error));
         }
         live.synced = true;
-        self.forget_unsynced();
-        Ok(())
-    }
-
-    fn forget_unsynced(&mut self) {
-        let next = self.unsynced.back().map(Block::next);
-        lock(&self.shared.queue).recycle(&self.shared.options, self.unsynced.drain(..));
-        self.unsynced_bytes = 0;
-        self.unsynced_since = None;
+        let next = blocks.back().map(Block::next);
+        lock(&self.shared.queue).recycle(&self.shared.options, blocks.drain(..));
         if let Some(next) = next {
             // Said first, so that who waited for the disk finds the spool open.
-            if self.unwritten.is_empty() {
+            if self.unwritten.is_empty() && self.unsynced.is_empty() {
                 self.succeed();
             }
             self.shared.synced.raise(next);
         }
+        Ok(())
     }
 
     /// Ends the segment at hand: what it does not surely hold is to be written again.
     fn give_up(&mut self) {
-        let Some(mut live) = self.live.take() else { return };
-        if !live.distrusted {
-            // It was a write that failed. A part of a block that cannot be cut off is no whole block: readers step over it.
-            if let Err(error) = live.file.cut(live.length) {
-                let path = live.name.path(&self.shared.dir);
-                tracing::warn!(path = %path.display(), %error, "part of a block not cut off");
-            }
-            if !self.unsynced.is_empty() && live.file.sync().is_ok() {
-                live.synced = true;
-                self.forget_unsynced();
-            }
+        if self.live.as_ref().is_some_and(|live| !live.distrusted) {
+            self.cut_off();
         }
+        let Some(live) = self.live.take() else { return };
         if !live.synced {
             self.replaced.push(live.name);
         }
@@ -304,6 +352,18 @@ impl Writer {
         self.unwritten = std::mem::take(&mut self.unsynced);
         self.unsynced_bytes = 0;
         self.unsynced_since = None;
+    }
+
+    /// After a write that failed: cuts off the part of a block that may be there, and syncs what is before it.
+    fn cut_off(&mut self) {
+        let Some(live) = &self.live else { return };
+        // A part that cannot be cut off is no whole block: readers step over it.
+        if let Err(error) = live.file.cut(live.length) {
+            let path = live.name.path(&self.shared.dir);
+            tracing::warn!(path = %path.display(), %error, "part of a block not cut off");
+        }
+        // What neither the sync under way nor the next brings to the disk is written again.
+        let _ = self.sync();
     }
 
     fn succeed(&mut self) {
