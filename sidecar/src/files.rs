@@ -6,6 +6,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A person who changes a file waits for some seconds; a look costs some microseconds a file.
@@ -13,12 +14,16 @@ const INTERVAL: Duration = Duration::from_secs(2);
 
 /// What is looked at.
 pub(crate) struct Files {
-    files: Vec<PathBuf>,
-    dir: PathBuf,
+    places: Arc<Places>,
     /// As of the last change.
     seen: Vec<Look>,
     /// As of the last look.
     last: Option<Vec<Look>>,
+}
+
+struct Places {
+    files: Vec<PathBuf>,
+    dir: PathBuf,
 }
 
 /// A path and what it leads to; none where nothing is there.
@@ -27,24 +32,27 @@ type Look = (PathBuf, Option<(u64, i64, i64, u64)>);
 impl Files {
     /// Looks at these files, and at all `*.yaml` in `dir`.
     pub(crate) fn new(files: Vec<PathBuf>, dir: &Path) -> Files {
-        let mut files = Files { files, dir: dir.to_path_buf(), seen: Vec::new(), last: None };
-        files.seen = files.look();
-        files
+        let places = Places { files, dir: dir.to_path_buf() };
+        Files { seen: places.look(), places: Arc::new(places), last: None }
     }
 
     /// Resolves when something has changed since it resolved last. Dropping the future forgets nothing.
     pub(crate) async fn changed(&mut self) {
         loop {
             tokio::time::sleep(INTERVAL).await;
-            if self.has_changed() {
+            let places = self.places.clone();
+            // A file system may keep who looks waiting.
+            // It panics nowhere: where it does not come back, the runtime ends.
+            if let Ok(look) = tokio::task::spawn_blocking(move || places.look()).await
+                && self.take(look)
+            {
                 return;
             }
         }
     }
 
-    /// Looks once: whether there is a change, and it is over.
-    fn has_changed(&mut self) -> bool {
-        let look = self.look();
+    /// Whether there is a change, and it is over.
+    fn take(&mut self, look: Vec<Look>) -> bool {
         let is_over = self.last.replace(look.clone()).is_some_and(|last| last == look);
         let has_changed = is_over && look != self.seen;
         if has_changed {
@@ -52,7 +60,9 @@ impl Files {
         }
         has_changed
     }
+}
 
+impl Places {
     fn look(&self) -> Vec<Look> {
         let contracts = std::fs::read_dir(&self.dir).into_iter().flatten().flatten().map(|entry| entry.path());
         let contracts = contracts.filter(|path| path.extension().is_some_and(|extension| extension == "yaml"));
@@ -71,6 +81,13 @@ fn look_at(path: PathBuf) -> Look {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Files {
+        /// Looks once.
+        fn has_changed(&mut self) -> bool {
+            self.take(self.places.look())
+        }
+    }
 
     #[test]
     fn edits_new_files_and_swapped_links_are_noticed_and_nothing_else() {

@@ -75,9 +75,10 @@ async fn prove(
         println!("{model}");
         for kind in [Kind::Predictions, Kind::Outcomes] {
             let proof = Proof::read(warehouse, model, kind).await?;
-            is_complete &= proof.is_complete();
             for (id, producer) in &proof.producers {
-                println!("  {:<12} {id}  {}", kind.name(), account(producer));
+                let missing = producer.missing();
+                is_complete &= missing.is_empty();
+                println!("  {:<12} {id}  {}", kind.name(), account(producer, &missing));
             }
             if proof.unnumbered > 0 {
                 let rows = proof.unnumbered;
@@ -92,8 +93,7 @@ async fn prove(
     Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::from(3) })
 }
 
-fn account(producer: &Producer) -> String {
-    let missing = producer.missing();
+fn account(producer: &Producer, missing: &[Span]) -> String {
     let count: u64 = missing.iter().map(Span::count).sum();
     let (accepted, landed, lost) = (producer.accepted, producer.landed(), producer.lost());
     let (refused, sampled_out) = (producer.refused, producer.sampled_out);

@@ -2,10 +2,13 @@
 //!
 //! The table holds names of the contract alone, so a hostile key costs one short walk and nothing else.
 
+/// What stands behind a name in a body without white space.
+const END: &[u8] = b"\":";
+
 /// The index of a set of names.
 #[derive(Debug)]
 pub(super) struct Names {
-    /// Each with a closing quote, as it stands in a body.
+    /// Each with a closing quote and a colon, as it stands in most bodies.
     quoted: Vec<Box<[u8]>>,
     /// Index of the name + 1; 0 is free.
     slots: Vec<u32>,
@@ -13,11 +16,11 @@ pub(super) struct Names {
 
 impl Names {
     pub fn new<'n>(names: impl IntoIterator<Item = &'n str>) -> Names {
-        let quoted: Vec<Box<[u8]>> = names.into_iter().map(|name| [name.as_bytes(), b"\""].concat().into()).collect();
+        let quoted: Vec<Box<[u8]>> = names.into_iter().map(|name| [name.as_bytes(), END].concat().into()).collect();
         let mut slots = vec![0; (quoted.len() * 2).next_power_of_two().max(2)];
         let mask = slots.len() - 1;
         for (number, name) in (1..).zip(&quoted) {
-            let mut at = hash(&name[..name.len() - 1]) & mask;
+            let mut at = hash(&name[..name.len() - END.len()]) & mask;
             while slots[at] != 0 {
                 at = (at + 1) & mask;
             }
@@ -30,7 +33,7 @@ impl Names {
         self.quoted.len()
     }
 
-    /// The name at `place`, with a closing quote.
+    /// The name at `place`, with a closing quote and a colon.
     #[inline]
     pub fn quoted(&self, place: usize) -> Option<&[u8]> {
         self.quoted.get(place).map(|name| &**name)
@@ -42,7 +45,7 @@ impl Names {
         let mut at = hash(name.as_bytes()) & mask;
         loop {
             let index = (self.slots[at] as usize).checked_sub(1)?;
-            if self.quoted[index].strip_suffix(b"\"") == Some(name.as_bytes()) {
+            if self.quoted[index].strip_suffix(END) == Some(name.as_bytes()) {
                 return Some(index);
             }
             at = (at + 1) & mask;

@@ -35,12 +35,29 @@ const TENS: [f64; 23] = [
     1e21, 1e22,
 ];
 
-/// Powers of five that 64 bits hold.
-const FIVES: [u64; 28] = {
-    let mut fives = [1; 28];
-    let mut place = 1;
+/// A power of five that 64 bits hold, made ready to divide by.
+#[derive(Clone, Copy)]
+struct Five {
+    /// Shifted up until it fills 64 bits.
+    shifted: u64,
+    shift: u32,
+    /// (2^127 − 1) / `shifted`, rounded down.
+    reciprocal: u64,
+}
+
+/// By exponent.
+const FIVES: [Five; 28] = {
+    let mut fives = [Five { shifted: 0, shift: 0, reciprocal: 0 }; 28];
+    let mut five = 1_u64;
+    let mut place = 0;
     while place < fives.len() {
-        fives[place] = fives[place - 1] * 5;
+        let shift = five.leading_zeros();
+        let shifted = five << shift;
+        // The divisor has 64 bits, and so has this.
+        let reciprocal = ((u128::MAX >> 1) / shifted as u128) as u64;
+        fives[place] = Five { shifted, shift, reciprocal };
+        // The last of them is the greatest.
+        five = five.wrapping_mul(5);
         place += 1;
     }
     fives
@@ -79,7 +96,13 @@ impl Number {
     /// The f32 nearest to the text, likewise.
     pub fn float(&self, scanner: &Scanner<'_>) -> f32 {
         match self.token {
-            Token::None => scanner.text_since(self.start).parse().unwrap_or(f32::INFINITY),
+            Token::None => {
+                let double = self.double(scanner);
+                match narrowed(double) {
+                    Some(value) => value,
+                    None => scanner.text_since(self.start).parse().unwrap_or(f32::INFINITY),
+                }
+            }
             Token::NaN => f32::NAN,
             Token::Infinity if self.is_negative => f32::NEG_INFINITY,
             Token::Infinity => f32::INFINITY,
@@ -112,7 +135,7 @@ fn nearest(mantissa: u64, exponent: i32) -> Option<f64> {
         let mantissa = mantissa as f64;
         return Some(if exponent < 0 { mantissa / tens } else { mantissa * tens });
     }
-    let five = *FIVES.get(places).filter(|_| exponent < 0)?;
+    let five = FIVES.get(places).filter(|_| exponent < 0)?;
     Some(divide(mantissa, five, exponent))
 }
 
@@ -121,21 +144,45 @@ fn nearest(mantissa: u64, exponent: i32) -> Option<f64> {
 ///
 /// With both numbers shifted to fill 64 bits the quotient has 63 or 64 bits, ten more than an f64 holds; with the
 /// remainder it says on which side of the middle the value lies. Nothing is near the subnormals: 10^-27 is the least.
-fn divide(mantissa: u64, five: u64, exponent: i32) -> f64 {
-    let (up, down) = (mantissa.leading_zeros(), five.leading_zeros());
-    let dividend = u128::from(mantissa << up) << 63;
-    let divisor = u128::from(five << down);
-    let quotient = dividend / divisor;
-    let is_exact = quotient * divisor == dividend;
-    // The dividend's upper half is below the divisor, so the quotient fits.
-    let quotient = quotient as u64;
+#[inline]
+fn divide(mantissa: u64, five: &Five, exponent: i32) -> f64 {
+    let up = mantissa.leading_zeros();
+    let (quotient, is_exact) = five.divide(mantissa << up);
     let drop = 11 - quotient.leading_zeros();
     let (kept, rest, half) = (quotient >> drop, quotient & ((1 << drop) - 1), 1 << (drop - 1));
     let is_up = rest > half || (rest == half && (!is_exact || kept & 1 == 1));
-    let power = drop.cast_signed() + down.cast_signed() - up.cast_signed() - 63 + exponent;
+    let power = drop.cast_signed() + five.shift.cast_signed() - up.cast_signed() - 63 + exponent;
     // Both factors are exact: at most 2^53, and a power of two that is no subnormal.
     let power = f64::from_bits(u64::from((1023 + power).cast_unsigned()) << 52);
     (kept + u64::from(is_up)) as f64 * power
+}
+
+impl Five {
+    /// `dividend` × 2^63 / `shifted`, rounded down, and whether nothing is left. The dividend fills 64 bits.
+    ///
+    /// Multiplied by the reciprocal it is at most two less than that: one for what was rounded off the reciprocal, one for
+    /// what is rounded off here.
+    #[inline]
+    fn divide(&self, dividend: u64) -> (u64, bool) {
+        let guess = (u128::from(dividend) * u128::from(self.reciprocal)) >> 64;
+        let divisor = u128::from(self.shifted);
+        let rest = (u128::from(dividend) << 63) - guess * divisor;
+        let more = u64::from(rest >= divisor) + u64::from(rest >= 2 * divisor);
+        (guess as u64 + more, rest == u128::from(more) * divisor)
+    }
+}
+
+/// The f32 nearest to the text of which `double` is the nearest f64.
+///
+/// Rounding twice goes wrong only where the first rounding ends in the middle between two of the second: the text may be on
+/// either side of it. Subnormals, whose middles lie elsewhere, are left out.
+#[inline]
+fn narrowed(double: f64) -> Option<f32> {
+    /// The bits of an f64 below those of an f32.
+    const BELOW: u32 = f64::MANTISSA_DIGITS - f32::MANTISSA_DIGITS;
+    let is_middle = double.to_bits() & ((1 << BELOW) - 1) == 1 << (BELOW - 1);
+    let value = double as f32;
+    (!is_middle && (value.is_normal() || double == 0.0)).then_some(value)
 }
 
 #[cfg(test)]
@@ -157,7 +204,7 @@ mod tests {
         for exponent in -27..=0_i32 {
             for bits in [1_u64 << 53, (1 << 53) + 1, (1 << 54) - 1, (1 << 54) - 3] {
                 // bits × 2^exponent has an odd last bit below the 53 that are kept; × 10^-exponent it is an integer.
-                let middle = u128::from(bits | 1) * u128::from(FIVES[exponent.unsigned_abs() as usize]);
+                let middle = u128::from(bits | 1) * 5_u128.pow(exponent.unsigned_abs());
                 for mantissa in [middle - 1, middle, middle + 1] {
                     if let Ok(mantissa) = u64::try_from(mantissa) {
                         check(mantissa, exponent);
@@ -169,6 +216,23 @@ mod tests {
         check(9_007_199_254_740_993, -1);
         check(u64::MAX, -27);
         check(1 << 54 | 1, -22);
+    }
+
+    /// Texts that lie on the middle between two f32 and just beside it: nearer to it than any f64 but itself.
+    #[test]
+    fn floats_are_rounded_once() {
+        for bits in (0..0x7f7f_ffff).step_by(0x3_1337).chain([0, 1, 0x7f_ffff, 0x80_0000, 0x7f7f_fffe]) {
+            let (low, high) = (f32::from_bits(bits), f32::from_bits(bits + 1));
+            let middle = f64::midpoint(low.into(), high.into());
+            let exact = format!("{middle:.160}");
+            for text in
+                [exact.clone(), format!("{exact}1"), format!("-{exact}1"), format!("{middle}"), format!("{low}")]
+            {
+                let mut scanner = Scanner::new(&text);
+                let Ok(number) = scanner.number() else { panic!("{text}") };
+                assert_eq!(number.float(&scanner).to_bits(), text.parse::<f32>().unwrap().to_bits(), "{text}");
+            }
+        }
     }
 
     proptest! {

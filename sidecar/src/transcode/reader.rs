@@ -111,11 +111,11 @@ impl<'b, 's> Reader<'b, 's> {
     /// name that comes next in the order of the schema. A key that is not there is left in `scratch.key`.
     #[inline]
     pub fn key(&mut self, next: usize, names: &Names) -> Result<Option<usize>, Stop> {
-        let place = if names.quoted(next).is_some_and(|quoted| self.scanner.take(quoted)) {
-            Some(next)
-        } else {
-            self.other_key(names)?
-        };
+        if names.quoted(next).is_some_and(|quoted| self.scanner.take_name(quoted)) {
+            self.scanner.space();
+            return Ok(Some(next));
+        }
+        let place = self.other_key(names)?;
         self.scanner.colon().map_err(|broken| self.stop(broken))?;
         Ok(place)
     }

@@ -73,6 +73,23 @@ impl<'b> Scanner<'b> {
         found
     }
 
+    /// Passes a name with what belongs to it, if they come next. They are compared by words: a call that compares memory
+    /// takes longer than that.
+    #[inline]
+    pub fn take_name(&mut self, name: &[u8]) -> bool {
+        let Some(text) = self.bytes.get(self.at..).and_then(|rest| rest.get(..name.len())) else { return false };
+        let found = match (name.last_chunk::<8>(), text.last_chunk::<8>()) {
+            (Some(name_end), Some(text_end)) => {
+                name_end == text_end && name.as_chunks::<8>().0 == text.as_chunks::<8>().0
+            }
+            _ => name == text,
+        };
+        if found {
+            self.at += name.len();
+        }
+        found
+    }
+
     /// Passes a colon with white space about it.
     #[inline]
     pub fn colon(&mut self) -> Result<(), Broken> {
@@ -344,15 +361,21 @@ fn word_at(bytes: &[u8], at: usize) -> Option<u64> {
 /// Reads digits from `at` on as further ones of `mantissa`: the mantissa, and where they end.
 #[inline(always)]
 fn digits(bytes: &[u8], mut at: usize, mut mantissa: u64) -> (u64, usize) {
-    // Eight bytes at a time; how many of the last eight are digits is found without a branch, since how long a number
-    // is cannot be foretold.
     while let Some(word) = word_at(bytes, at) {
-        let (count, value) = leading_digits(word);
-        mantissa = mantissa.wrapping_mul(TENS[count]).wrapping_add(value);
-        at += count;
-        if count < 8 {
-            return (mantissa, at);
+        // A digit becomes its value; adding 0x76 to anything from 10 on sets the top bit of its byte. Above the first
+        // byte that is no digit the bits mean nothing.
+        let digits = word ^ (ONES * b'0' as u64);
+        let others = (digits | digits.wrapping_add(ONES * 0x76)) & (ONES * 0x80);
+        if others != 0 {
+            // How many there are is found without a branch, since how long a number is cannot be foretold. They move up
+            // to the end of the word, and zeros come before them.
+            let count = others.trailing_zeros() as usize / 8;
+            let value = eight_digits((digits << 8) << (56 - 8 * count));
+            return (mantissa.wrapping_mul(TENS[count]).wrapping_add(value), at + count);
         }
+        // Apart from that, so that the next word need not wait for the count of this one.
+        mantissa = mantissa.wrapping_mul(100_000_000).wrapping_add(eight_digits(digits));
+        at += 8;
     }
     while let Some(digit @ b'0'..=b'9') = bytes.get(at) {
         mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
@@ -361,30 +384,24 @@ fn digits(bytes: &[u8], mut at: usize, mut mantissa: u64) -> (u64, usize) {
     (mantissa, at)
 }
 
-/// Powers of ten by exponent.
-const TENS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+/// One in each byte of a word.
+const ONES: u64 = 0x0101_0101_0101_0101;
 
-/// How many digits `word` begins with, its lowest byte being the first, and the number that they are.
+/// Powers of ten by exponent.
+const TENS: [u64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
+
+/// The number whose eight digits the bytes of a word are, the lowest byte being the first.
 #[inline]
-fn leading_digits(word: u64) -> (usize, u64) {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    // A digit becomes its value; adding 0x76 to anything from 10 on sets the top bit of its byte. Above the first byte
-    // that is no digit the bits mean nothing.
-    let digits = word ^ (ONES * b'0' as u64);
-    let others = (digits | digits.wrapping_add(ONES * 0x76)) & (ONES * 0x80);
-    let count = others.trailing_zeros() as usize / 8;
-    // The digits move up to the end of the word, and zeros come before them.
-    let digits = if count == 8 { digits } else { (digits << 8) << (56 - 8 * count) };
+fn eight_digits(digits: u64) -> u64 {
     // Neighbours are joined in all lanes of the word at once: digits to two, two to four, four to eight.
     let twos = (digits * 10).wrapping_add(digits >> 8) & 0x00ff_00ff_00ff_00ff;
     let fours = (twos * 100).wrapping_add(twos >> 16) & 0x0000_ffff_0000_ffff;
-    (count, (fours * 10_000).wrapping_add(fours >> 32) & 0xffff_ffff)
+    (fours * 10_000).wrapping_add(fours >> 32) & 0xffff_ffff
 }
 
 /// The first quote, backslash or control character of `bytes` from `at`, or its end.
 #[inline]
 fn plain_end(bytes: &[u8], mut at: usize) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = 0x8080_8080_8080_8080;
     // Eight bytes at a time. The least significant top bit set in `special` is that of the first such byte; bits
     // above it may be false.

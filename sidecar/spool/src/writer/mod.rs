@@ -317,15 +317,18 @@ impl Writer {
 
     fn end_sync(&mut self, result: io::Result<()>) -> Result<(), SpoolError> {
         let mut blocks = std::mem::take(&mut self.syncing);
-        // Segments end, and are given up, only when no sync of them is under way.
-        let Some(live) = &mut self.live else { return Ok(()) };
+        let mut path = self.shared.dir.clone();
+        // Segments end, and are given up, only when no sync of them is under way: it is this one's.
+        if let Some(live) = &mut self.live {
+            live.synced |= result.is_ok();
+            live.distrusted |= result.is_err();
+            path = live.name.path(&path);
+        }
         if let Err(error) = result {
-            live.distrusted = true;
             blocks.append(&mut self.unsynced);
             self.unsynced = blocks;
-            return Err(SpoolError::io("sync", &live.name.path(&self.shared.dir))(error));
+            return Err(SpoolError::io("sync", &path)(error));
         }
-        live.synced = true;
         let next = blocks.back().map(Block::next);
         lock(&self.shared.queue).recycle(&self.shared.options, blocks.drain(..));
         if let Some(next) = next {
@@ -343,8 +346,7 @@ impl Writer {
         if self.live.as_ref().is_some_and(|live| !live.distrusted) {
             self.cut_off();
         }
-        let Some(live) = self.live.take() else { return };
-        if !live.synced {
+        if let Some(live) = self.live.take().filter(|live| !live.synced) {
             self.replaced.push(live.name);
         }
         lock(&self.shared.queue).bytes += self.unsynced.iter().map(Block::room_bytes).sum::<u64>();

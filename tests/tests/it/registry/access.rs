@@ -10,6 +10,7 @@ use flywheel_schemas::registry::{Registry, RegistryConfig, RegistryErrorKind};
 use flywheel_tests::servers::{self, shared, skipped};
 
 use super::{Said, schemas, unique};
+use crate::trouble::registry::hand_on;
 
 const CONTRACT: &str = "apiVersion: flywheel/v1\nkind: ModelContract\nmodel: m\nversion: 1\n\
                         features: {a: {type: int}}\n";
@@ -110,20 +111,11 @@ async fn a_password_over_tls() {
 
 /// Before the shared registry: lets in who bears the token, and hands the rest of a request on.
 async fn gateway(State(token): State<String>, request: Request) -> Response {
-    let (head, body) = request.into_parts();
-    let borne = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let borne = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     if borne != Some(&format!("Bearer {token}")) {
         return (StatusCode::UNAUTHORIZED, r#"{"error_code":401,"message":"who are you?"}"#).into_response();
     }
-    let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
-    let url = format!("{}{}", shared().registry.address(), head.uri);
-    let mut onward = reqwest::Client::new().request(head.method, url).body(body);
-    if let Some(media) = head.headers.get(header::CONTENT_TYPE) {
-        onward = onward.header(header::CONTENT_TYPE, media);
-    }
-    let answer = onward.send().await.unwrap();
-    let (status, body) = (answer.status(), answer.bytes().await.unwrap());
-    (status, body).into_response()
+    hand_on(request).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,7 @@
 
 mod absence;
 mod cluster;
-mod registry;
+pub mod registry;
 mod security;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -95,7 +95,8 @@ async fn answer(State(gateway): State<Gateway>, request: Request) -> Response {
     }
 }
 
-async fn hand_on(request: Request) -> Response {
+/// The answer of the shared registry.
+pub async fn hand_on(request: Request) -> Response {
     let (head, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
     let url = format!("{}{}", shared().registry.address(), head.uri);
