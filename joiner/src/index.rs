@@ -36,7 +36,7 @@ const THREADS: usize = 1;
 /// Entries that one call of [`Index::expire`] removes, so that it does not hold up landing.
 const EXPIRE_MAX: usize = 50_000;
 /// The layout of keys and values. Another one is not read, but begun anew.
-const LAYOUT: &[u8] = b"1";
+const LAYOUT: &[u8] = b"2";
 
 const ROWS: &str = "rows";
 const META: &str = "meta";
@@ -194,6 +194,24 @@ impl Index {
             .collect()
     }
 
+    /// The minted ids of an event time from the first to before the second of which there are statements with an ingest time
+    /// before `before_ms`, in their order.
+    ///
+    /// # Errors
+    /// Of the disk, or a damaged entry.
+    pub fn ids(&self, from_ms: i64, to_ms: i64, before_ms: i64) -> Result<Vec<String>, IndexError> {
+        let bound = |ms: i64| start_of(ms.clamp(0, id::TIME_MS_MAX));
+        let mut ids: Vec<String> = Vec::new();
+        for entry in self.rows.range(bound(from_ms)..bound(to_ms)) {
+            let key = entry.key().map_err(|error| self.store(error))?;
+            let (id, ingest_ms) = id_of(&key).ok_or_else(|| self.damaged())?;
+            if ingest_ms < before_ms && ids.last().is_none_or(|last| last != id) {
+                ids.push(id.to_owned());
+            }
+        }
+        Ok(ids)
+    }
+
     /// Of predictions of an event time before this the index may lack statements; zero where it lacks none.
     ///
     /// # Errors
@@ -264,11 +282,24 @@ fn start(prediction_id: &str) -> Vec<u8> {
     key
 }
 
+/// As [`start_of`], as text.
+pub(crate) fn least_id(event_ms: i64) -> String {
+    let digits = format!("{:012x}", event_ms.clamp(0, id::TIME_MS_MAX));
+    format!("{}-{}", &digits[..8], &digits[8..])
+}
+
 /// What every minted id of that event time or a later one is not less than: the first 12 hexadecimal digits of a UUIDv7
 /// are its time (RFC 9562, section 5.7).
 fn start_of(event_ms: i64) -> Vec<u8> {
-    let digits = format!("{event_ms:012x}");
-    format!("{}-{}", &digits[..8], &digits[8..]).into_bytes()
+    least_id(event_ms).into_bytes()
+}
+
+/// The prediction id of a key, where it has no escapes, as minted ids have none, and its ingest time.
+fn id_of(key: &[u8]) -> Option<(&str, i64)> {
+    let (head, _) = key.split_at_checked(key.len().checked_sub(4 + 8)?)?;
+    let (id, ingest) = head.split_at_checked(head.len().checked_sub(8)?)?;
+    let id = std::str::from_utf8(id.strip_suffix(&[0])?).ok()?;
+    Some((id, i64::from_be_bytes(ingest.try_into().ok()?)))
 }
 
 /// None where a coordinate is negative, which no landed record has.

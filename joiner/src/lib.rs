@@ -24,6 +24,7 @@ pub mod index;
 pub mod bar;
 pub mod label;
 mod seal;
+mod revise;
 pub mod table;
 
 mod expiry;

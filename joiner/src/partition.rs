@@ -42,16 +42,54 @@ impl Side {
     }
 }
 
+/// A table whose ticks follow those of the training table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Follower {
+    Revisions,
+    Unmatched,
+}
+
+impl Follower {
+    pub const ALL: [Follower; 2] = [Follower::Revisions, Follower::Unmatched];
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Partition {
     pub predictions: Side,
     pub outcomes: Side,
     /// The last tick that the training table has recorded as done.
     pub done_ms: Option<i64>,
+    /// The last tick that each of the tables that follow it has recorded as done.
+    pub revised_ms: Option<i64>,
+    pub unmatched_ms: Option<i64>,
     pub bars: Bars,
 }
 
 impl Partition {
+    pub fn followed_ms(&self, follower: Follower) -> Option<i64> {
+        match follower {
+            Follower::Revisions => self.revised_ms,
+            Follower::Unmatched => self.unmatched_ms,
+        }
+    }
+
+    pub fn followed_ms_mut(&mut self, follower: Follower) -> &mut Option<i64> {
+        match follower {
+            Follower::Revisions => &mut self.revised_ms,
+            Follower::Unmatched => &mut self.unmatched_ms,
+        }
+    }
+
+    /// Whether a table that follows the training table has not recorded all of its ticks.
+    pub fn is_followed_late(&self) -> bool {
+        Follower::ALL.iter().any(|follower| self.followed_ms(*follower) < self.done_ms)
+    }
+
+    /// The last tick that is done in all three tables.
+    pub fn complete_ms(&self) -> Option<i64> {
+        self.done_ms.min(self.revised_ms).min(self.unmatched_ms)
+    }
+
     pub fn side(&self, kind: Kind) -> &Side {
         match kind {
             Kind::Predictions => &self.predictions,

@@ -98,6 +98,39 @@ pub fn outcomes(contract: &Contract) -> Table {
     }
 }
 
+/// `<model>_label_revisions`: the labels of a sealed prediction where they changed after its base row.
+pub fn label_revisions(contract: &Contract) -> Table {
+    let mut columns = vec![
+        required("prediction_id", Type::String, "The prediction"),
+        required("event_time", Type::Timestamp, "When the prediction was made, to the millisecond"),
+        required("as_of", Type::Timestamp, "The tick at which the labels had changed; all of them are as known then"),
+        optional("contract_version", Type::Int, "The contract under which the prediction was served"),
+    ];
+    columns.extend(contract.labels.iter().flat_map(label_columns));
+    Table {
+        name: format!("{}_label_revisions", contract.model),
+        doc: "One row per prediction and tick at which a label's value or status changed after its base row".to_owned(),
+        columns,
+        day_of: "event_time",
+    }
+}
+
+/// `<model>_unmatched`: the statements that found no place in any label.
+pub fn unmatched(contract: &Contract) -> Table {
+    let mut table = outcomes(contract);
+    table.columns.push(required("as_of", Type::Timestamp, "The tick at which that was found"));
+    table.columns.push(required(
+        "reason",
+        Type::String,
+        "sampled_out, no_prediction, unknown_label, too_late or outside_window",
+    ));
+    Table {
+        name: format!("{}_unmatched", contract.model),
+        doc: "One row per statement that had found no place in any label when its time was over".to_owned(),
+        ..table
+    }
+}
+
 /// `dead_letter`: what could not be accepted or landed, with the reason.
 pub fn dead_letter() -> Table {
     Table {

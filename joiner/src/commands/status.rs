@@ -11,7 +11,7 @@ use crate::admin::WAITS;
 use crate::completeness::{Producer, Proof, Span};
 use crate::config::Config;
 use crate::metrics::Waiting;
-use crate::pipeline::COMPLETE_THROUGH;
+use crate::pipeline::{COMPLETE_THROUGH, PARTITIONS};
 use crate::table::{Mark, Table, TableError, Warehouse};
 
 /// A joiner on this machine answers at once; one that does not is not there.
@@ -33,7 +33,7 @@ pub struct Arguments {
 
 /// The ticks that a training table is complete through.
 pub struct Completeness {
-    /// Least tick done over all partitions, in milliseconds; none while a partition has none.
+    /// Least tick done over all partitions and tables, in milliseconds; none while a partition has none.
     pub through_ms: Option<i64>,
 }
 
@@ -141,16 +141,25 @@ fn instant(ms: i64) -> String {
     chrono::DateTime::from_timestamp_millis(ms).map_or_else(|| ms.to_string(), |time| time.to_rfc3339())
 }
 
-/// What the training table of `model` is complete through.
+/// What the sealed tables of `model` are complete through: the training table, its revisions and the unmatched.
 ///
 /// # Errors
 /// What the catalog says. A model without a table is complete through nothing.
 pub async fn completeness(warehouse: &Warehouse, model: &str) -> Result<Completeness, TableError> {
-    let Some(mut table) = warehouse.load(&format!("{model}_training")).await? else {
-        return Ok(Completeness { through_ms: None });
-    };
-    let marks = table.progress().await?.map(|progress| progress.marks).unwrap_or_default();
-    let partitions = table.property(crate::pipeline::PARTITIONS).and_then(|text| text.parse::<usize>().ok());
-    let whole = partitions.is_some_and(|partitions| marks.len() >= partitions);
-    Ok(Completeness { through_ms: marks.values().map(|mark| mark.next).min().filter(|_| whole) })
+    let mut least: Option<i64> = None;
+    let mut partitions: Option<usize> = None;
+    for name in ["training", "label_revisions", "unmatched"] {
+        let Some(mut table) = warehouse.load(&format!("{model}_{name}")).await? else {
+            return Ok(Completeness { through_ms: None });
+        };
+        let marks = table.progress().await?.map(|progress| progress.marks).unwrap_or_default();
+        // The training table, which is the first, says how many there are.
+        partitions = partitions.or(table.property(PARTITIONS).and_then(|text| text.parse().ok()));
+        let done = marks.values().map(|mark| mark.next).min();
+        let Some(done) = done.filter(|_| partitions.is_some_and(|partitions| marks.len() >= partitions)) else {
+            return Ok(Completeness { through_ms: None });
+        };
+        least = Some(least.map_or(done, |least| least.min(done)));
+    }
+    Ok(Completeness { through_ms: least })
 }

@@ -55,6 +55,7 @@ fn blank(origin: &Origin) -> Statement {
         ingest_time_ms: origin.ingest_time_ms,
         partition: origin.partition,
         offset: origin.offset,
+        contract_version: None,
         labels: Vec::new(),
         values: Vec::new(),
     }
@@ -77,6 +78,7 @@ impl<'d> Sink<'d> for Stated<'_, 'd> {
             (Role::Op, Value::Text(op)) => self.op = Some(op),
             (Role::OutcomeId, Value::Text(id)) => self.rest.outcome_id = id.to_owned(),
             (Role::Revision, Value::Long(revision)) => self.rest.revision = revision,
+            (Role::ContractVersion, Value::Int(version)) => self.rest.contract_version = Some(version),
             (Role::OpTime, Value::Timestamp(time)) => self.rest.op_time_us = time,
             (Role::Label, value) => {
                 let name = leaf.column.as_deref().and_then(|column| column.strip_prefix(LABEL));
@@ -145,6 +147,7 @@ pub fn statements(batch: &RecordBatch) -> Result<Vec<(String, Statement)>, Decod
             if let Some(op_time_us) = columns.long("op_time", row)? {
                 statement.op_time_us = op_time_us;
             }
+            statement.contract_version = columns.int("contract_version", row)?;
             statement.labels = columns.texts("labels", row)?;
             for (name, array) in &labels {
                 if array.is_valid(row) {

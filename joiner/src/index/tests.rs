@@ -23,6 +23,7 @@ fn statement(at_ms: i64, partition: i32, offset: i64) -> Statement {
         ingest_time_ms: at_ms,
         partition,
         offset,
+        contract_version: None,
         labels: Vec::new(),
         values: Vec::new(),
     }

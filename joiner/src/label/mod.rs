@@ -48,13 +48,18 @@
 //! deciding facts; both are null where no fact decided.
 
 mod aggregate;
+mod place;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::ops::Range;
+
 use flywheel_schemas::contract::{Contract, Label, Scalar};
 use flywheel_schemas::types::Type;
 use serde::{Deserialize, Serialize};
+
+pub use place::{Place, is_of_batch, place};
 
 /// How long before its prediction an outcome may have happened and still count: clocks differ.
 pub const SKEW_US: i64 = 300_000_000;
@@ -75,6 +80,8 @@ pub struct Statement {
     pub ingest_time_ms: i64,
     pub partition: i32,
     pub offset: i64,
+    /// The contract under which it was stated; no part of the rule.
+    pub contract_version: Option<i32>,
     /// What a retract takes back, empty for all; not read of an assert.
     pub labels: Vec<String>,
     /// What an assert states, by label name; not read of a retract.
@@ -255,8 +262,7 @@ fn live<'a>(label: &Label, prediction: &Prediction, events: &[&'a Statement]) ->
     });
     said.dedup_by_key(|(statement, _)| statement.outcome_id.as_str());
 
-    let start_us = prediction.event_time_ms.saturating_mul(1000);
-    let window = start_us.saturating_sub(SKEW_US)..start_us.saturating_add(label.window_ms.saturating_mul(1000));
+    let window = window_us(label, prediction.event_time_ms);
     let mut facts: Vec<Fact> = said
         .into_iter()
         .filter_map(|(statement, value)| {
@@ -273,6 +279,12 @@ fn live<'a>(label: &Label, prediction: &Prediction, events: &[&'a Statement]) ->
         .collect();
     facts.sort_unstable_by_key(|fact| (fact.time_us, fact.outcome_id));
     facts
+}
+
+/// When a fact counts, in microseconds.
+fn window_us(label: &Label, event_time_ms: i64) -> Range<i64> {
+    let start_us = event_time_ms.saturating_mul(1000);
+    start_us.saturating_sub(SKEW_US)..start_us.saturating_add(label.window_ms.saturating_mul(1000))
 }
 
 /// What a statement says of a label: nothing (outer none), a value, or that it is taken back (inner none).

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-mod naive;
+pub(crate) mod naive;
 
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 3_600_000;
@@ -61,6 +61,7 @@ fn says(event_id: &str, after_ms: i64, value: Scalar) -> Statement {
         ingest_time_ms: P_MS + after_ms,
         partition: 0,
         offset: after_ms,
+        contract_version: None,
         labels: vec![],
         values: vec![("l".to_owned(), value)],
     }
@@ -490,6 +491,7 @@ fn statements() -> impl Strategy<Value = Vec<Statement>> {
                     ingest_time_ms: P_MS + received,
                     partition: i32::from(event) % 2,
                     offset,
+                    contract_version: None,
                     labels,
                     values,
                 }

@@ -22,7 +22,7 @@ impl Pipeline {
             return true;
         }
         // A tick that has passed waits for the progress alone: early where nothing more is coming, else once an interval.
-        let waits = self.partitions.values().any(|part| part.waiting_ms().is_some());
+        let waits = self.partitions.values().any(|part| part.waiting_ms().is_some() || part.is_followed_late());
         if waits && (self.quiet || self.committed.elapsed() >= interval) {
             return true;
         }

@@ -227,6 +227,8 @@ impl Pipeline {
             self.landings.get_mut(kind).replace_table(table)?;
         }
         self.training = self.warehouse.table(&table::training(contract), &[]).await?;
+        self.revisions = self.warehouse.table(&table::label_revisions(contract), &[]).await?;
+        self.unmatched = self.warehouse.table(&table::unmatched(contract), &[]).await?;
         Ok(())
     }
 }

@@ -77,6 +77,8 @@ pub(crate) struct Pipeline {
     pub contracts: Contracts,
     pub landings: Landings,
     pub training: Table,
+    pub revisions: Table,
+    pub unmatched: Table,
     pub dead_letter: Table,
     pub seal_log: Table,
     pub index: Index,
@@ -175,7 +177,7 @@ impl Pipeline {
         }
         let contracts = Contracts::load(model, &config.log.prefix, shared.registry.clone()).await?;
         let newest = Arc::clone(contracts.newest().ok_or(PipelineError::NoContract)?);
-        let Tables { predictions, outcomes, training, dead_letter, seal_log } =
+        let Tables { predictions, outcomes, training, revisions, unmatched, dead_letter, seal_log } =
             Tables::open(&shared.warehouse, &contracts, &newest, count).await?;
         let number = |table: &Table, key: &str, other: i64| {
             table.property(key).and_then(|text| text.parse().ok()).unwrap_or(other)
@@ -200,6 +202,8 @@ impl Pipeline {
             contracts,
             landings: Landings { predictions: Landing::new(predictions), outcomes: Landing::new(outcomes) },
             training,
+            revisions,
+            unmatched,
             dead_letter,
             seal_log,
             index,
@@ -273,6 +277,8 @@ struct Tables {
     predictions: Table,
     outcomes: Table,
     training: Table,
+    revisions: Table,
+    unmatched: Table,
     dead_letter: Table,
     seal_log: Table,
 }
@@ -294,11 +300,15 @@ impl Tables {
                 (PARTITIONS, partitions.to_string()),
             ];
             warehouse.table(&spec::training(contract), &properties).await?;
+            warehouse.table(&spec::label_revisions(contract), &[]).await?;
+            warehouse.table(&spec::unmatched(contract), &[]).await?;
         }
         Ok(Tables {
             predictions: warehouse.table(&spec::predictions(newest), &[]).await?,
             outcomes: warehouse.table(&spec::outcomes(newest), &[]).await?,
             training: warehouse.table(&spec::training(newest), &[]).await?,
+            revisions: warehouse.table(&spec::label_revisions(newest), &[]).await?,
+            unmatched: warehouse.table(&spec::unmatched(newest), &[]).await?,
             dead_letter: warehouse.table(&spec::dead_letter(), &[]).await?,
             seal_log: warehouse.table(&spec::seal_log(), &[]).await?,
         })

@@ -9,7 +9,13 @@ use futures::TryStreamExt;
 use super::{Pipeline, PipelineError};
 use crate::bar::Bars;
 use crate::partition::{Partition, Side};
-use crate::table::{Mark, Predicate};
+use crate::table::{Mark, Predicate, Table};
+
+/// The last tick that a table has recorded as done, by partition.
+async fn ticks(table: &mut Table) -> Result<BTreeMap<i32, i64>, PipelineError> {
+    let marks = table.progress().await?.map(|progress| progress.marks).unwrap_or_default();
+    Ok(marks.into_iter().filter_map(|(number, mark)| Some((number, mark.known()?.next))).collect())
+}
 
 impl Pipeline {
     /// Starts with partitions from what the tables have recorded.
@@ -20,12 +26,16 @@ impl Pipeline {
         }
         let predictions = self.recorded(Kind::Predictions).await?;
         let outcomes = self.recorded(Kind::Outcomes).await?;
-        let training = self.training.progress().await?.map(|progress| progress.marks).unwrap_or_default();
+        let training = ticks(&mut self.training).await?;
+        let revisions = ticks(&mut self.revisions).await?;
+        let unmatched = ticks(&mut self.unmatched).await?;
         for number in new.iter().copied() {
             let part = Partition {
                 predictions: Side::new(predictions.get(&number).copied()),
                 outcomes: Side::new(outcomes.get(&number).copied()),
-                done_ms: training.get(&number).map(|mark| mark.next),
+                done_ms: training.get(&number).copied(),
+                revised_ms: revisions.get(&number).copied(),
+                unmatched_ms: unmatched.get(&number).copied(),
                 bars: Bars::new(self.grid_ms, self.drain_ms),
             };
             if let Some(done) = part.done_ms

@@ -59,7 +59,10 @@ impl Pipeline {
     /// error. All other errors end the pipeline, which is then begun anew from what the tables have recorded.
     pub(super) async fn settle(&mut self) -> Result<(), PipelineError> {
         let settled = match self.commit().await {
-            Ok(()) => self.seal().await,
+            Ok(()) => match self.seal().await {
+                Ok(_) => self.follow().await,
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
         match settled {
@@ -109,16 +112,23 @@ impl Pipeline {
     pub(super) async fn expire_tables(&mut self, now_ms: i64) {
         if self.expiry.is_due() {
             let Landings { predictions, outcomes } = &mut self.landings;
-            let tables = [&mut predictions.table, &mut outcomes.table, &mut self.training, &mut self.seal_log];
+            let tables = [
+                &mut predictions.table,
+                &mut outcomes.table,
+                &mut self.training,
+                &mut self.revisions,
+                &mut self.unmatched,
+                &mut self.seal_log,
+            ];
             self.expiry.expire(tables, now_ms, &self.metrics).await;
         }
     }
 
     /// Before which event time no prediction needs the index: as far before the last open tick that is done in every
-    /// partition as the longest window, lateness and horizon together. What is sealed nevertheless reads its statements
+    /// table and partition as the longest window, lateness and horizon together. What is sealed nevertheless reads its statements
     /// from the table. None where ids do not tell their time.
     fn index_horizon_ms(&self) -> Option<i64> {
-        let done = |part: &Partition| part.done_ms.and_then(|done| part.bars.last_open(done));
+        let done = |part: &Partition| part.complete_ms().and_then(|done| part.bars.last_open(done));
         let done_ms = self.partitions.values().map(done).min().flatten()?;
         let mut kept_ms = 0;
         for contract in self.contracts.versions() {

@@ -21,7 +21,7 @@ const COORDINATES: [&str; 5] = ["ingest_time", "kafka_partition", "kafka_offset"
 
 /// A copy of a prediction, as far as its tick depends on it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Copy {
+pub(crate) struct Copy {
     pub ingest_ms: i64,
     pub offset: i64,
     pub event_ms: i64,
@@ -42,7 +42,7 @@ impl Copy {
 
 /// The copies that were seen, by id. A copy that is seen again changes nothing.
 #[derive(Default)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     firsts: HashMap<String, Copy>,
     /// The others; most ids have none.
     others: HashMap<String, HashSet<Copy>>,
@@ -141,7 +141,7 @@ impl Contents {
 }
 
 /// The columns by which a copy is judged, of one batch.
-pub(super) struct Copies<'a> {
+pub(crate) struct Copies<'a> {
     pub ids: &'a StringArray,
     pub event_times: &'a TimestampMicrosecondArray,
     pub ingest_times: &'a TimestampMicrosecondArray,

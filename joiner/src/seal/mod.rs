@@ -22,28 +22,31 @@ use flywheel_schemas::contract::Contract;
 use futures::TryStreamExt;
 
 use crate::label::Statement;
+use crate::partition::Partition;
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::table::{Mark, Outcome, Predicate};
-use copies::{Conflicts, Copies, Copy, Seen};
+use copies::Conflicts;
+pub(crate) use copies::{Copies, Copy, Seen};
 
 /// No event time is earlier (0001-01-01), in milliseconds: decoding refuses what is.
-const EARLIEST_MS: i64 = -62_135_596_800_000;
+pub(crate) const EARLIEST_MS: i64 = -62_135_596_800_000;
 
 /// Rows that are sealed in one commit at most, so that a long absence does not fill the memory. Above it fewer ticks
 /// are taken at once, down to one.
-const ROWS_MAX: usize = 400_000;
+pub(crate) const ROWS_MAX: usize = 400_000;
 
 /// Predictions whose statements are looked for in one scan of the raw table: as long a list as a filter may be.
-const IDS_PER_SCAN: usize = 1000;
+pub(crate) const IDS_PER_SCAN: usize = 1000;
 
-/// The ticks of one partition that are sealed together: open ticks in (`done`, `ready`].
-struct Span {
-    /// Last open tick at or before the last tick done; none where nothing was ever sealed.
-    done: Option<i64>,
-    /// Last open tick at or before the tick up to which is sealed; none where all of them are barred.
-    ready: Option<i64>,
+/// The ticks of one partition that are done together: open ticks in (`done`, `ready`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    /// Last open tick at or before the last tick done; none where nothing was ever done.
+    pub done: Option<i64>,
+    /// Last open tick at or before the tick up to which is done; none where all of them are barred.
+    pub ready: Option<i64>,
     /// That tick itself, open or not.
-    through: i64,
+    pub through: i64,
 }
 
 /// A copy of a prediction that is due.
@@ -87,20 +90,25 @@ impl Pipeline {
         let mut rows_max = Some(ROWS_MAX);
         // Each turn halves the ticks of a partition, and the last one takes what there is.
         loop {
-            let spans = self.spans(&goals);
+            let spans = self.spans(&goals, |part| part.done_ms);
             if let Some(slice) = self.due(&spans, rows_max).await? {
                 return self.write_rows(&spans, slice).await;
             }
-            let mut fewer = false;
-            for (number, goal) in &mut goals {
-                let Some(part) = self.partitions.get(number) else { continue };
-                let start = part.done_ms.unwrap_or_else(|| part.bars.tick_at(self.oldest_tick(*goal)));
-                let half = part.bars.tick_at(start + (*goal - start) / 2).max(start + self.grid_ms);
-                fewer |= half < *goal;
-                *goal = half.min(*goal);
-            }
-            rows_max = fewer.then_some(ROWS_MAX);
+            rows_max = self.halve(&mut goals, |part| part.done_ms).then_some(ROWS_MAX);
         }
+    }
+
+    /// Halves the ticks of each partition; false where none has more than one.
+    pub(crate) fn halve(&self, goals: &mut BTreeMap<i32, i64>, done_ms: impl Fn(&Partition) -> Option<i64>) -> bool {
+        let mut fewer = false;
+        for (number, goal) in goals {
+            let Some(part) = self.partitions.get(number) else { continue };
+            let start = done_ms(part).unwrap_or_else(|| part.bars.tick_at(self.oldest_tick(*goal)));
+            let half = part.bars.tick_at(start + (*goal - start) / 2).max(start + self.grid_ms);
+            fewer |= half < *goal;
+            *goal = half.min(*goal);
+        }
+        fewer
     }
 
     /// Where halving starts for a partition of which nothing is done: as far back as ids can reach is too far, so a
@@ -110,10 +118,14 @@ impl Pipeline {
         goal - longest - 86_400_000
     }
 
-    fn spans(&self, goals: &BTreeMap<i32, i64>) -> BTreeMap<i32, Span> {
+    pub(crate) fn spans(
+        &self,
+        goals: &BTreeMap<i32, i64>,
+        done_ms: impl Fn(&Partition) -> Option<i64>,
+    ) -> BTreeMap<i32, Span> {
         let span = |(number, goal): (&i32, &i64)| {
             let part = self.partitions.get(number)?;
-            let done = part.done_ms.and_then(|done| part.bars.last_open(done));
+            let done = done_ms(part).and_then(|done| part.bars.last_open(done));
             Some((*number, Span { done, ready: part.bars.last_open(*goal), through: *goal }))
         };
         goals.iter().filter_map(span).collect()
@@ -229,7 +241,7 @@ impl Pipeline {
     }
 
     /// The statements about these predictions, from the raw table.
-    async fn landed_statements(&self, ids: &[&str]) -> Result<Vec<(String, Statement)>, PipelineError> {
+    pub(crate) async fn landed_statements(&self, ids: &[&str]) -> Result<Vec<(String, Statement)>, PipelineError> {
         let table = &self.landings.outcomes.table;
         let schema = table.arrow_schema();
         let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
@@ -253,7 +265,7 @@ impl Pipeline {
         Ok((after && as_of_ms <= span.through).then_some(as_of_ms))
     }
 
-    fn contract(&self, version: i32) -> Result<&Arc<Contract>, PipelineError> {
+    pub(crate) fn contract(&self, version: i32) -> Result<&Arc<Contract>, PipelineError> {
         self.contracts.version(version).ok_or(PipelineError::UnknownContract { version })
     }
 
@@ -303,13 +315,13 @@ impl Pipeline {
 }
 
 /// What the training table records of a partition: the last tick done.
-fn tick_mark(tick_ms: Option<i64>) -> Mark {
+pub(crate) fn tick_mark(tick_ms: Option<i64>) -> Mark {
     tick_ms.map_or(Mark::NONE, |tick| Mark { next: tick, time_ms: tick })
 }
 
 /// The property that tells a scheduler how far the table is complete: the least tick done over all partitions, as
 /// RFC 3339; none while a partition has none.
-fn complete_through(marks: &BTreeMap<i32, Mark>, partitions: i32) -> Vec<(&'static str, String)> {
+pub(crate) fn complete_through(marks: &BTreeMap<i32, Mark>, partitions: i32) -> Vec<(&'static str, String)> {
     if marks.len() < usize::try_from(partitions).unwrap_or(usize::MAX) {
         return Vec::new();
     }

@@ -38,6 +38,8 @@ pub enum Predicate {
     OffsetFrom(i64),
     /// `kafka_offset` before.
     OffsetBefore(i64),
+    /// `prediction_id` from the first, before the second.
+    PredictionIdBetween(String, String),
     /// `prediction_id` is one of these.
     PredictionIds(Vec<String>),
     And(Vec<Predicate>),
@@ -65,6 +67,9 @@ impl Predicate {
                 Reference::new("kafka_offset").greater_than_or_equal_to(Datum::long(*offset))
             }
             Predicate::OffsetBefore(offset) => Reference::new("kafka_offset").less_than(Datum::long(*offset)),
+            Predicate::PredictionIdBetween(from, before) => Reference::new("prediction_id")
+                .greater_than_or_equal_to(Datum::string(from))
+                .and(Reference::new("prediction_id").less_than(Datum::string(before))),
             Predicate::PredictionIds(ids) if ids.is_empty() => expr::Predicate::AlwaysFalse,
             Predicate::PredictionIds(ids) => Reference::new("prediction_id").is_in(ids.iter().map(Datum::string)),
             Predicate::And(all) => {

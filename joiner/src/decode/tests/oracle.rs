@@ -45,7 +45,7 @@ impl Given {
     }
 }
 
-pub(super) fn scalar_bits(value: &Scalar) -> String {
+pub(crate) fn scalar_bits(value: &Scalar) -> String {
     match value {
         Scalar::Float(value) => format!("Float({:x})", value.to_bits()),
         Scalar::Double(value) => format!("Double({:x})", value.to_bits()),

@@ -4,7 +4,7 @@ use super::*;
 
 type Us = i128;
 
-pub(super) fn evaluate(contract: &Contract, p: &Prediction, tick: i64, all: &[Statement]) -> Vec<LabelState> {
+pub(crate) fn evaluate(contract: &Contract, p: &Prediction, tick: i64, all: &[Statement]) -> Vec<LabelState> {
     contract.labels.iter().map(|label| one(contract, label, p, tick, all)).collect()
 }
 

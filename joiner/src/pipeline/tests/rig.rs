@@ -63,6 +63,10 @@ pub type Row = BTreeMap<String, String>;
 
 impl Rig {
     pub async fn new(partitions: i32) -> Rig {
+        Rig::with(partitions, CONTRACT).await
+    }
+
+    pub async fn with(partitions: i32, contract: &str) -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::new(&dir.path().join("log"));
         std::fs::create_dir_all(folder.topics_dir()).unwrap();
@@ -91,7 +95,7 @@ impl Rig {
             config: Arc::new(config),
         };
         let mut rig = Rig { dir, shared, source, partitions, logs, writers: BTreeMap::new() };
-        rig.register(CONTRACT).await;
+        rig.register(contract).await;
         rig
     }
 
@@ -109,9 +113,19 @@ impl Rig {
 
     /// The bytes of one record as the sidecar would frame them.
     pub fn encode(&self, kind: Kind, version: i32, values: &[(&str, Scalar)]) -> Vec<u8> {
+        let values = values.iter().map(|(path, value)| ((*path).to_owned(), Given::Scalar(value.clone())));
+        self.encode_given(kind, version, values)
+    }
+
+    /// The same of any values.
+    pub fn encode_given(
+        &self,
+        kind: Kind,
+        version: i32,
+        values: impl IntoIterator<Item = (String, Given)>,
+    ) -> Vec<u8> {
         let writer = &self.writers[&(kind, version)];
-        let record: Record =
-            values.iter().map(|(path, value)| ((*path).to_owned(), Given::Scalar(value.clone()))).collect();
+        let record: Record = values.into_iter().collect();
         let mut value = wire::frame(writer.id).to_vec();
         value.extend(oracle::encode(&writer.text, &writer.layout, &record));
         value
@@ -187,6 +201,7 @@ impl Rig {
         read(pipeline).await.unwrap();
         pipeline.commit().await.unwrap();
         pipeline.seal().await.unwrap();
+        pipeline.follow().await.unwrap();
     }
 
     /// The rows of a table, in the order of their coordinates.
@@ -243,6 +258,12 @@ pub async fn read(pipeline: &mut Pipeline) -> Result<(), PipelineError> {
 pub fn number<T: std::str::FromStr>(cell: &str) -> T {
     let inner = cell.split(['(', ')']).nth(1).unwrap();
     inner.parse().unwrap_or_else(|_| panic!("{cell} is no number"))
+}
+
+/// The text in a cell, such as `String("a")`.
+pub fn text(cell: &str) -> String {
+    let inner = cell.strip_prefix("String(\"").and_then(|rest| rest.strip_suffix("\")"));
+    inner.unwrap_or_else(|| panic!("{cell} is no text")).to_owned()
 }
 
 /// A timestamp as its cell says it.

@@ -1,0 +1,240 @@
+//! The rules of sealing, revising and unmatched statements a second time, tick by tick over the whole log: what the tables
+//! must hold. It knows the log, the ids and the ticks, and shares no code with what it checks but the contract's own fields;
+//! labels are evaluated by the naive rule of the label module's tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flywheel_schemas::contract::{Contract, Label, LabelOwner, SealWhen};
+
+use super::rig::{MINUTE, at};
+use crate::label::tests::naive;
+use crate::label::{self, LabelState, Op, Statement};
+
+/// A landed copy of a prediction.
+#[derive(Debug, Clone)]
+pub struct Copy {
+    pub id: String,
+    pub version: i32,
+    pub event_ms: i64,
+    pub exposure: Option<&'static str>,
+    pub partition: i32,
+    pub offset: i64,
+    pub ingest_ms: i64,
+}
+
+/// All that is in the log, with ingest times as they are landed.
+#[derive(Debug, Default)]
+pub struct Log {
+    pub contracts: BTreeMap<i32, Contract>,
+    pub predictions: Vec<Copy>,
+    pub statements: Vec<(String, Statement)>,
+    /// Of every record, tick records included, by partition: of the predictions, of the outcomes.
+    pub times: BTreeMap<i32, [Vec<i64>; 2]>,
+}
+
+/// What a table must hold: each row as text.
+pub type Rows = BTreeSet<String>;
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Tables {
+    pub training: Rows,
+    pub revisions: Rows,
+    pub unmatched: Rows,
+}
+
+struct Ticks {
+    /// Up to the watermark.
+    open: Vec<i64>,
+}
+
+impl Ticks {
+    fn first(&self, holds: impl Fn(i64) -> bool) -> Option<i64> {
+        self.open.iter().copied().find(|tick| holds(*tick))
+    }
+}
+
+impl Log {
+    pub fn tables(&self) -> Tables {
+        let mut tables = Tables::default();
+        for partition in self.times.keys() {
+            let ticks = self.ticks(*partition);
+            for first in self.firsts(*partition) {
+                self.follow(&first, &ticks, &mut tables);
+            }
+            self.unplaced(*partition, &ticks, &mut tables);
+        }
+        tables
+    }
+
+    fn seal(&self) -> (i64, i64, i64) {
+        let seal = &self.contracts[&1].seal;
+        (seal.grid_ms, seal.drain_ms, seal.horizon_ms)
+    }
+
+    fn ticks(&self, partition: i32) -> Ticks {
+        let (grid, drain, _) = self.seal();
+        let [predictions, outcomes] = &self.times[&partition];
+        let (Some(a), Some(b), Some(first)) = (predictions.last(), outcomes.last(), outcomes.first()) else {
+            return Ticks { open: vec![] };
+        };
+        let barred = |tick: i64| {
+            let gap = |pair: &[i64]| {
+                let (g0, g1) = (pair[0], pair[1]);
+                g1 - g0 > 5 * MINUTE && g0 < tick && tick <= g1 + drain.max((g1 - g0) / 8)
+            };
+            tick <= first + drain || outcomes.windows(2).any(gap)
+        };
+        let from = first.div_euclid(grid) * grid;
+        let open = (from..=*a.min(b)).step_by(usize::try_from(grid).unwrap()).filter(|tick| !barred(*tick)).collect();
+        Ticks { open }
+    }
+
+    fn firsts(&self, partition: i32) -> Vec<Copy> {
+        let here = || self.predictions.iter().filter(|copy| copy.partition == partition);
+        let ids: BTreeSet<&String> = here().map(|copy| &copy.id).collect();
+        let first = |id: &String| here().filter(|copy| copy.id == *id).min_by_key(|copy| (copy.ingest_ms, copy.offset)).unwrap();
+        ids.into_iter().map(|id| first(id).clone()).collect()
+    }
+
+    fn about(&self, id: &str) -> Vec<Statement> {
+        self.statements.iter().filter(|(about, _)| about == id).map(|(_, statement)| statement.clone()).collect()
+    }
+
+    fn longest(&self, contract: &Contract) -> i64 {
+        let labels = contract.labels.iter().filter(|label| label.owner == LabelOwner::Streaming);
+        labels.map(|label| close(contract, label)).max().unwrap_or(0)
+    }
+
+    /// The last tick at which the labels of a prediction may change, if the log has come so far.
+    fn last(&self, copy: &Copy, ticks: &Ticks) -> Option<i64> {
+        let (_, drain, horizon) = self.seal();
+        let longest = self.longest(&self.contracts[&copy.version]);
+        let settled = (copy.event_ms + longest).max(copy.ingest_ms + drain) + horizon;
+        ticks.first(|tick| tick >= settled)
+    }
+
+    /// The base row and the revisions of one prediction.
+    fn follow(&self, copy: &Copy, ticks: &Ticks, tables: &mut Tables) {
+        let contract = &self.contracts[&copy.version];
+        let (_, drain, _) = self.seal();
+        let due = copy.event_ms
+            + match &contract.seal.when {
+                SealWhen::AllClosed => self.longest(contract),
+                SealWhen::Label(name) => close(contract, contract.labels.iter().find(|l| l.name == *name).unwrap()),
+            };
+        let Some(as_of) = ticks.first(|tick| tick >= due && tick > copy.ingest_ms + drain) else { return };
+        let last = self.last(copy, ticks).unwrap_or(i64::MAX);
+        let statements = self.about(&copy.id);
+        let prediction = label::Prediction { event_time_ms: copy.event_ms, exposure: copy.exposure };
+        let state = |tick| naive::evaluate(contract, &prediction, tick, &statements);
+        let mut before = state(as_of);
+        tables.training.insert(row(&copy.id, as_of, contract, &before) + &format!(" offset {}", copy.offset));
+        for tick in ticks.open.iter().copied().filter(|tick| as_of < *tick && *tick <= last) {
+            let states = state(tick);
+            let same = |(a, b): (&LabelState, &LabelState)| {
+                a.status == b.status && format!("{:?}", a.value) == format!("{:?}", b.value)
+            };
+            if !states.iter().zip(&before).all(same) {
+                tables.revisions.insert(row(&copy.id, tick, contract, &states));
+            }
+            before = states;
+        }
+    }
+
+    fn unplaced(&self, partition: i32, ticks: &Ticks, tables: &mut Tables) {
+        let firsts = self.firsts(partition);
+        let (_, drain, _) = self.seal();
+        for (id, statement) in self.statements.iter().filter(|(_, statement)| statement.partition == partition) {
+            let place = |s: &Statement| (s.ingest_time_ms, s.offset);
+            let is_copy = |(other_id, other): &(String, Statement)| {
+                other_id == id && other.event_id == statement.event_id && place(other) < place(statement)
+            };
+            if self.statements.iter().any(is_copy) {
+                continue;
+            }
+            let stated = &self.contracts[&statement.contract_version.unwrap_or(1)];
+            let time = i64::from_str_radix(&id[..13].replace('-', ""), 16).unwrap();
+            let over = time + self.longest(stated);
+            let known = statement.ingest_time_ms;
+            let Some(as_of) = ticks.first(|tick| tick > known + drain && tick >= over) else { continue };
+            let is_of_batch = |contract: &Contract| {
+                contract.labels.iter().any(|label| label.owner == LabelOwner::Batch && speaks(statement, label))
+            };
+            if is_of_batch(stated) {
+                continue;
+            }
+            let reason = match firsts.iter().find(|copy| copy.id == *id && copy.ingest_ms < as_of) {
+                None => "no_prediction",
+                Some(copy) => {
+                    let served = &self.contracts[&copy.version];
+                    if is_of_batch(served) {
+                        continue;
+                    }
+                    let spoken: Vec<&Label> = served.labels.iter().filter(|label| speaks(statement, label)).collect();
+                    let t = statement.event_time_us.min(known * 1000);
+                    let is_in = |label: &&Label| {
+                        statement.op == Op::Retract
+                            || ((copy.event_ms - 5 * MINUTE) * 1000 <= t && t < (copy.event_ms + label.window_ms) * 1000)
+                    };
+                    if spoken.is_empty() {
+                        "unknown_label"
+                    } else if self.last(copy, ticks).is_some_and(|last| known >= last) {
+                        "too_late"
+                    } else if !spoken.iter().any(is_in) {
+                        "outside_window"
+                    } else {
+                        continue;
+                    }
+                }
+            };
+            tables.unmatched.insert(format!("{id} {} at {} {as_of} {reason}", statement.event_id, statement.offset));
+        }
+    }
+}
+
+fn close(contract: &Contract, label: &Label) -> i64 {
+    let own = label.window_ms + label.lateness_ms;
+    let required = label.requires.as_ref().map(|name| contract.labels.iter().find(|l| l.name == *name).unwrap());
+    required.map_or(own, |required| own.max(close(contract, required)))
+}
+
+fn speaks(statement: &Statement, label: &Label) -> bool {
+    match statement.op {
+        Op::Assert => statement.values.iter().any(|(name, _)| *name == label.name),
+        Op::Retract => statement.labels.is_empty() || statement.labels.contains(&label.name),
+    }
+}
+
+fn row(id: &str, as_of: i64, contract: &Contract, states: &[LabelState]) -> String {
+    let mut text = format!("{id} as of {as_of}:");
+    for (label, state) in contract.labels.iter().zip(states) {
+        let value = state.value.as_ref().map(crate::decode::tests::oracle::scalar_bits);
+        let times = (state.at_us, state.known_at_ms.map(|ms| ms * 1000));
+        text.push_str(&told(&label.name, value.as_deref(), state.status.name(), times));
+    }
+    text
+}
+
+/// One label of a row, as text.
+pub fn told(name: &str, value: Option<&str>, status: &str, (at_us, known_at_us): (Option<i64>, Option<i64>)) -> String {
+    format!(" {name} = {} {status} {at_us:?} {known_at_us:?};", value.unwrap_or("null"))
+}
+
+/// A row of a table in the words of [`row`].
+pub fn row_of_table(cells: &BTreeMap<String, String>, contracts: &BTreeMap<i32, Contract>) -> String {
+    let text = |name: &str| super::rig::text(&cells[name]);
+    let time = |name: &str| cells.get(name).map(|cell| super::rig::number::<i64>(cell));
+    let contract = &contracts[&super::rig::number::<i32>(&cells["contract_version"])];
+    let mut told_row = format!("{} as of {}:", text("prediction_id"), time("as_of").unwrap() / 1000);
+    for Label { name, .. } in &contract.labels {
+        let column = format!("label_{name}");
+        told_row.push_str(&told(
+            name,
+            cells.get(&column).map(String::as_str),
+            &text(&format!("{column}_status")),
+            (time(&format!("{column}_at")), time(&format!("{column}_known_at"))),
+        ));
+    }
+    assert_eq!(cells["as_of"], at(time("as_of").unwrap() / 1000));
+    told_row
+}

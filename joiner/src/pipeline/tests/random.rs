@@ -1,0 +1,378 @@
+//! Random logs, read by random joiners: the tables must hold what the model says (`model`).
+//!
+//! A case is a number; from it follow the contract, the partitions, the log with its duplicates, re-sends, replacements,
+//! retracts, late and lost records and outages, and how it is read: where batches are cut, when is committed and sealed, and
+//! where a joiner ends and another goes on with an index of its own or an old one.
+
+use flywheel_schemas::contract::{Contract, Scalar};
+use flywheel_schemas::wire::Kind;
+use flywheel_schemas::{id, partition};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::model::{Copy, Log, Tables, row_of_table};
+use super::rig::{MINUTE, Rig, START, number, text};
+use crate::decode::tests::oracle::Given;
+use crate::label::{Op, Statement};
+
+/// Cases in which something was wrong once.
+const KNOWN: [u64; 0] = [];
+
+const ONE: &str = "
+apiVersion: flywheel/v1
+kind: ModelContract
+model: m
+version: 1
+features: {x: {type: double}}
+labels:
+  won:   {type: boolean, window: 30m, lateness: 10m, aggregate: any, default: false}
+  total: {type: long, window: 1h, lateness: 20m, aggregate: sum}
+seal: {when: all_closed, grid: 5m, drain: 5m, horizon: 40m}
+";
+
+const MANY: &str = "
+apiVersion: flywheel/v1
+kind: ModelContract
+model: m
+version: 1
+features: {x: {type: double}}
+labels:
+  seen:  {type: boolean, window: 10m, lateness: 5m, aggregate: any, default: false}
+  won:   {type: boolean, window: 30m, lateness: 5m, aggregate: any, default: false, requires: seen}
+  kept:  {type: boolean, window: 1h, lateness: 10m, aggregate: all}
+  total: {type: long, window: 20m, lateness: 15m, aggregate: sum}
+  last:  {type: double, window: 50m, lateness: 0m, aggregate: last}
+  times: {type: long, window: 40m, lateness: 5m, aggregate: count, default: 0}
+  later: {type: double, window: 2h, lateness: 10m, aggregate: last, owner: batch}
+seal: {when: 'label:won', grid: 5m, drain: 5m, horizon: 30m}
+";
+
+/// What comes after either of them.
+const NEXT: &str = "
+apiVersion: flywheel/v1
+kind: ModelContract
+model: m
+version: 2
+features: {x: {type: double}}
+labels:
+  won:   {type: boolean, window: 20m, lateness: 10m, aggregate: any, default: false}
+  total: {type: long, window: 1h, lateness: 20m, aggregate: sum}
+  top:   {type: double, window: 45m, lateness: 5m, aggregate: max}
+seal: {when: all_closed, grid: 5m, drain: 5m, horizon: 40m}
+";
+
+/// SplitMix64 (Steele, Lea and Flood, 2014).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// From 0 to before `end`.
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    fn minutes(&mut self, from: i64, to: i64) -> i64 {
+        let span = u64::try_from((to - from) * MINUTE).unwrap();
+        from * MINUTE + i64::try_from(self.below(span)).unwrap()
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    fn of<T: Clone>(&mut self, choices: &[T]) -> T {
+        choices[usize::try_from(self.below(choices.len() as u64)).unwrap()].clone()
+    }
+}
+
+/// A record that is to be appended.
+enum Entry {
+    Prediction(Copy),
+    Outcome(String, Statement),
+    Tick,
+}
+
+/// The log of a case, and the records in the order of their times.
+fn draw(random: &mut Random, contracts: &BTreeMap<i32, Contract>, partitions: i32) -> Vec<(i64, Entry)> {
+    let hours = 4 + i64::try_from(random.below(3)).unwrap();
+    let mut entries: Vec<(i64, Entry)> = Vec::new();
+    for tick in (0..=hours * 60).step_by(5) {
+        entries.push((START + tick * MINUTE, Entry::Tick));
+    }
+    let home = |id: &str| partition::of(id.as_bytes(), partitions);
+    for number in 0..3 + random.below(8) {
+        let version = if random.one_in(4) { *contracts.keys().last().unwrap() } else { 1 };
+        let event_ms = START + random.minutes(0, 90);
+        let id = id::from_parts(event_ms, [u8::try_from(number).unwrap(); 10]).to_string();
+        let exposure = random.of(&[None, None, Some("served"), Some("holdout")]);
+        let copy =
+            Copy { partition: home(&id), id: id.clone(), version, event_ms, exposure, offset: 0, ingest_ms: 0 };
+        let copies = random.of(&[0, 1, 1, 1, 1, 2, 3]);
+        for _ in 0..copies {
+            let delay = if random.one_in(5) { random.minutes(0, 150) } else { random.minutes(0, 3) };
+            entries.push((event_ms + delay, Entry::Prediction(copy.clone())));
+        }
+        let mut stated: Vec<Statement> = Vec::new();
+        for fact in 0..random.below(6) {
+            let version = if random.one_in(3) { *contracts.keys().last().unwrap() } else { version };
+            let labels = &contracts[&version].labels;
+            // Mostly within some window, sometimes far outside.
+            let event_ms = event_ms + if random.one_in(6) { random.minutes(-20, 200) } else { random.minutes(-4, 50) };
+            let ingest_ms = event_ms.max(START) + if random.one_in(4) { random.minutes(0, 120) } else { random.minutes(0, 8) };
+            // A clock that is ahead now and then.
+            let event_ms = if random.one_in(10) { event_ms + 20 * MINUTE } else { event_ms };
+            let op = if random.one_in(6) { Op::Retract } else { Op::Assert };
+            let mut values = Vec::new();
+            let mut names = Vec::new();
+            for label in labels {
+                if random.one_in(2) {
+                    names.push(label.name.clone());
+                    values.push((label.name.clone(), value_of(random, &label.ty)));
+                }
+            }
+            values.sort_by(|(a, _), (b, _)| a.cmp(b));
+            if values.is_empty() && op == Op::Assert {
+                let label = &labels[0];
+                values.push((label.name.clone(), value_of(random, &label.ty)));
+            }
+            let statement = Statement {
+                event_id: format!("e{fact}"),
+                // Some state the same fact again.
+                outcome_id: format!("o{}", random.below(fact + 1)),
+                revision: i64::try_from(random.below(3)).unwrap(),
+                op,
+                op_time_us: (START + random.minutes(0, 60)) * 1000,
+                event_time_us: event_ms * 1000 + i64::try_from(random.below(1000)).unwrap(),
+                ingest_time_ms: ingest_ms,
+                partition: home(&id),
+                offset: 0,
+                contract_version: Some(version),
+                labels: if op == Op::Retract && !random.one_in(3) { names } else { vec![] },
+                values: if op == Op::Retract { vec![] } else { values },
+            };
+            stated.push(statement.clone());
+            if random.one_in(4) {
+                // A copy, or another content under a known id.
+                let mut copy = random.of(&stated);
+                copy.revision += i64::from(random.one_in(3));
+                copy.ingest_time_ms = ingest_ms + random.minutes(0, 60);
+                entries.push((copy.ingest_time_ms, Entry::Outcome(id.clone(), copy)));
+            }
+            entries.push((ingest_ms, Entry::Outcome(id.clone(), statement)));
+        }
+    }
+    entries.retain(|(time, _)| (START..START + hours * 60 * MINUTE).contains(time));
+    // An outage of all writers, or of some partitions.
+    if random.one_in(2) {
+        let from = START + random.minutes(20, 120);
+        let to = from + random.minutes(6, 70);
+        let shift = random.one_in(2);
+        entries.retain_mut(|(time, entry)| {
+            let is_in = from < *time && *time < to;
+            if is_in && shift && !matches!(entry, Entry::Tick) {
+                // It waited in a spool.
+                *time = to;
+                return true;
+            }
+            !is_in
+        });
+    }
+    entries.sort_by_key(|(time, _)| *time);
+    entries
+}
+
+fn value_of(random: &mut Random, ty: &flywheel_schemas::types::Type) -> Scalar {
+    use flywheel_schemas::types::Type;
+    match ty {
+        Type::Boolean => Scalar::Boolean(random.one_in(2)),
+        Type::Long => random.of(&[Scalar::Long(1), Scalar::Long(-7), Scalar::Long(1 << 40), Scalar::Long(i64::MAX)]),
+        Type::Int => Scalar::Int(random.of(&[0, 5])),
+        _ => Scalar::Double(random.of(&[0.0, -0.0, 1.5, f64::NAN, f64::INFINITY])),
+    }
+}
+
+/// Appends the records, and says what they became.
+async fn write(rig: &Rig, contracts: BTreeMap<i32, Contract>, entries: Vec<(i64, Entry)>) -> Log {
+    let mut log = Log { contracts, ..Log::default() };
+    let mut offsets: BTreeMap<(Kind, i32), i64> = BTreeMap::new();
+    for number in 0..rig.partitions {
+        log.times.insert(number, Default::default());
+    }
+    let mut next = |kind: Kind, number: i32| {
+        let offset = offsets.entry((kind, number)).or_insert(0);
+        *offset += 1;
+        *offset - 1
+    };
+    for (time, entry) in entries {
+        let mut passed = |kind: Kind, number: i32| {
+            let times = &mut log.times.get_mut(&number).unwrap()[usize::from(kind == Kind::Outcomes)];
+            times.push(time);
+            next(kind, number)
+        };
+        match entry {
+            Entry::Tick => {
+                rig.tick(time).await;
+                for number in 0..rig.partitions {
+                    passed(Kind::Predictions, number);
+                    passed(Kind::Outcomes, number);
+                }
+            }
+            Entry::Prediction(copy) => {
+                let mut values = vec![
+                    ("prediction_id", Scalar::String(copy.id.clone())),
+                    ("event_time", Scalar::Timestamp(copy.event_ms * 1000)),
+                    ("contract_version", Scalar::Int(copy.version)),
+                    ("features.x", Scalar::Double(0.5)),
+                ];
+                values.extend(copy.exposure.map(|exposure| ("exposure", Scalar::String(exposure.to_owned()))));
+                let value = rig.encode(Kind::Predictions, copy.version, &values);
+                rig.append(Kind::Predictions, copy.partition, time, Some(&value), &[]).await;
+                let offset = passed(Kind::Predictions, copy.partition);
+                log.predictions.push(Copy { offset, ingest_ms: time, ..copy });
+            }
+            Entry::Outcome(id, statement) => {
+                let value = outcome(rig, &id, &statement);
+                rig.append(Kind::Outcomes, statement.partition, time, Some(&value), &[]).await;
+                let offset = passed(Kind::Outcomes, statement.partition);
+                log.statements.push((id, Statement { offset, ingest_time_ms: time, ..statement }));
+            }
+        }
+    }
+    log
+}
+
+fn outcome(rig: &Rig, id: &str, statement: &Statement) -> Vec<u8> {
+    let text = |text: &str| Given::Scalar(Scalar::String(text.to_owned()));
+    let mut values = vec![
+        ("prediction_id".to_owned(), text(id)),
+        ("event_id".to_owned(), text(&statement.event_id)),
+        ("outcome_id".to_owned(), text(&statement.outcome_id)),
+        ("revision".to_owned(), Given::Scalar(Scalar::Long(statement.revision))),
+        ("op".to_owned(), text(statement.op.name())),
+        ("op_time".to_owned(), Given::Scalar(Scalar::Timestamp(statement.op_time_us))),
+        ("event_time".to_owned(), Given::Scalar(Scalar::Timestamp(statement.event_time_us))),
+    ];
+    let version = statement.contract_version.unwrap_or(1);
+    values.push(("contract_version".to_owned(), Given::Scalar(Scalar::Int(version))));
+    if statement.op == Op::Retract {
+        let names = statement.labels.iter().map(|name| Scalar::String(name.clone())).collect();
+        values.push(("labels".to_owned(), Given::List(names)));
+    }
+    for (name, value) in &statement.values {
+        values.push((format!("label.{name}"), Given::Scalar(value.clone())));
+    }
+    rig.encode_given(Kind::Outcomes, version, values)
+}
+
+/// Reads the log to its end, by joiners that end somewhere.
+async fn read(rig: &Rig, random: &mut Random) {
+    let mut pipeline = rig.pipeline("a").await;
+    let mut indexes = vec!["a"];
+    loop {
+        let count = usize::try_from(1 + random.below(60)).unwrap();
+        let records = pipeline.feed.poll(count, Duration::ZERO).await.unwrap();
+        let is_over = records.is_empty() && pipeline.feed.at_end();
+        pipeline.take(records).await.unwrap();
+        if is_over || random.one_in(4) {
+            pipeline.commit().await.unwrap();
+            if is_over || random.one_in(2) {
+                pipeline.seal().await.unwrap();
+                if is_over || random.one_in(2) {
+                    pipeline.follow().await.unwrap();
+                    pipeline.expire_index().unwrap();
+                }
+            }
+        }
+        if is_over {
+            return;
+        }
+        if random.one_in(6) {
+            drop(pipeline);
+            if indexes.len() == 1 {
+                indexes.push("b");
+            }
+            pipeline = rig.pipeline(random.of(&indexes)).await;
+        }
+    }
+}
+
+async fn tables(rig: &Rig, contracts: &BTreeMap<i32, Contract>) -> Tables {
+    let training = rig.rows("m_training").await;
+    let revisions = rig.rows("m_label_revisions").await;
+    let unmatched = rig.rows("m_unmatched").await;
+    let counts = (training.len(), revisions.len(), unmatched.len());
+    let told = Tables {
+        training: training
+            .iter()
+            .map(|row| format!("{} offset {}", row_of_table(row, contracts), number::<i64>(&row["kafka_offset"])))
+            .collect(),
+        revisions: revisions.iter().map(|row| row_of_table(row, contracts)).collect(),
+        unmatched: unmatched
+            .iter()
+            .map(|row| {
+                let [id, event_id, reason] = ["prediction_id", "event_id", "reason"].map(|name| text(&row[name]));
+                let offset = number::<i64>(&row["kafka_offset"]);
+                format!("{id} {event_id} at {offset} {} {reason}", number::<i64>(&row["as_of"]) / 1000)
+            })
+            .collect(),
+    };
+    // Sets of different rows: no row is there twice.
+    assert_eq!(counts, (told.training.len(), told.revisions.len(), told.unmatched.len()));
+    told
+}
+
+async fn check(case: u64) -> [usize; 3] {
+    let mut random = Random(case);
+    let partitions = random.of(&[1, 1, 4, 7, 16]);
+    let first = random.of(&[ONE, MANY]);
+    let mut contracts: BTreeMap<i32, Contract> = BTreeMap::new();
+    let mut rig = Rig::with(partitions, first).await;
+    contracts.insert(1, Contract::parse(first).unwrap());
+    if random.one_in(3) {
+        rig.register(NEXT).await;
+        contracts.insert(2, Contract::parse(NEXT).unwrap());
+    }
+    let entries = draw(&mut random, &contracts, partitions);
+    let log = write(&rig, contracts, entries).await;
+    read(&rig, &mut random).await;
+    let (found, expected) = (tables(&rig, &log.contracts).await, log.tables());
+    for (name, found, expected) in [
+        ("training", &found.training, &expected.training),
+        ("revisions", &found.revisions, &expected.revisions),
+        ("unmatched", &found.unmatched, &expected.unmatched),
+    ] {
+        let missing: Vec<_> = expected.difference(found).collect();
+        let foreign: Vec<_> = found.difference(expected).collect();
+        assert!(missing.is_empty() && foreign.is_empty(), "case {case}: {name} lacks {missing:#?}, has {foreign:#?}");
+    }
+    [found.training.len(), found.revisions.len(), found.unmatched.len()]
+}
+
+/// `FLYWHEEL_CASES=100000` makes the run long; `FLYWHEEL_CASE=n` repeats one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_tables_hold_what_the_model_says() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    if let Some(case) = number("FLYWHEEL_CASE") {
+        check(case).await;
+        return;
+    }
+    let seed = uuid::Uuid::new_v4().as_u64_pair().0 >> 1;
+    let count = number("FLYWHEEL_CASES").unwrap_or(CASES);
+    let mut rows = [0; 3];
+    for case in KNOWN.into_iter().chain(seed..seed + count) {
+        let found = check(case).await;
+        rows.iter_mut().zip(found).for_each(|(sum, found)| *sum += found);
+    }
+    println!("{count} cases from {seed}: {rows:?} rows of training, revisions, unmatched");
+    assert!(rows.iter().all(|sum| *sum > 0), "{rows:?}");
+}
+
+/// In each run of the tests.
+const CASES: u64 = 20;
