@@ -124,7 +124,10 @@ pub(crate) async fn read_bars(table: &Table, model: &str, numbers: &[i32]) -> Re
     Ok(bars)
 }
 
-pub(crate) fn column<'a, T: Array + 'static>(batch: &'a RecordBatch, name: &'static str) -> Result<&'a T, PipelineError> {
+pub(crate) fn column<'a, T: Array + 'static>(
+    batch: &'a RecordBatch,
+    name: &'static str,
+) -> Result<&'a T, PipelineError> {
     let column = batch.column_by_name(name).and_then(|column| column.as_any().downcast_ref());
     column.ok_or(PipelineError::Column { name })
 }

@@ -38,7 +38,8 @@ impl Pipeline {
 
     /// False where there is nothing to do, or another joiner did it meanwhile.
     async fn follow_with(&mut self, follower: Follower) -> Result<bool, PipelineError> {
-        let goal = |part: &Partition| part.done_ms.filter(|done| part.followed_ms(follower).is_none_or(|at| at < *done));
+        let goal =
+            |part: &Partition| part.done_ms.filter(|done| part.followed_ms(follower).is_none_or(|at| at < *done));
         let mut goals: BTreeMap<i32, i64> =
             self.partitions.iter().filter_map(|(number, part)| Some((*number, goal(part)?))).collect();
         if goals.is_empty() {

@@ -33,7 +33,8 @@ impl Pipeline {
             .filter_map(|span| Some((span.done.unwrap_or(EARLIEST_MS), span.ready?)))
             .filter(|(done, ready)| done < ready)
             .collect();
-        let (Some(done), Some(ready)) = (open.iter().map(|times| times.0).min(), open.iter().map(|times| times.1).max())
+        let (Some(done), Some(ready)) =
+            (open.iter().map(|times| times.0).min(), open.iter().map(|times| times.1).max())
         else {
             return Ok(Some(Vec::new()));
         };

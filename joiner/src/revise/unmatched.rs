@@ -96,7 +96,12 @@ impl Pipeline {
             ids.extend(late);
             if is_minted {
                 let from = span.done.map_or(0, |done| done - greatest + 1);
-                ids.extend(self.ids_between((from, ready - least + 1), ready).await?.into_iter().filter(|id| self.home(id) == *number));
+                ids.extend(
+                    self.ids_between((from, ready - least + 1), ready)
+                        .await?
+                        .into_iter()
+                        .filter(|id| self.home(id) == *number),
+                );
             }
         }
         Ok(ids)
@@ -105,8 +110,7 @@ impl Pipeline {
     /// Minted ids of an event time in `times` of which there are statements with an ingest time before `before_ms`.
     async fn ids_between(&self, times: Times, before_ms: i64) -> Result<BTreeSet<String>, PipelineError> {
         let expired = self.index.expired_before_ms()?;
-        let mut ids: BTreeSet<String> =
-            self.index.ids(times.0.max(expired), times.1, before_ms)?.into_iter().collect();
+        let mut ids: BTreeSet<String> = self.index.ids(times.0.max(expired), times.1, before_ms)?.into_iter().collect();
         if times.0 < expired {
             let from = times.0.max(0);
             let predicate = Predicate::PredictionIdBetween(
@@ -147,7 +151,8 @@ impl Pipeline {
                 None => statement.time_us().div_euclid(1000),
             };
             let as_of_ms = part.bars.as_of(event_ms + stated.longest_ms(), statement.ingest_time_ms);
-            let is_in = span.ready.is_some_and(|ready| as_of_ms <= ready) && span.done.is_none_or(|done| as_of_ms > done);
+            let is_in =
+                span.ready.is_some_and(|ready| as_of_ms <= ready) && span.done.is_none_or(|done| as_of_ms > done);
             if !is_in || is_of_batch(stated, statement) {
                 continue;
             }
@@ -220,8 +225,7 @@ impl Pipeline {
                 fields.push(Arc::new(Field::new(name, column.data_type().clone(), true)));
                 columns.push(column);
             }
-            batches
-                .push(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(PipelineError::decode)?);
+            batches.push(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(PipelineError::decode)?);
         }
         Ok(batches)
     }

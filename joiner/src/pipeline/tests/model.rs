@@ -66,13 +66,14 @@ impl Log {
         tables
     }
 
-    fn seal(&self) -> (i64, i64, i64) {
+    /// Grid and drain are one for all contracts of a model.
+    fn seal(&self) -> (i64, i64) {
         let seal = &self.contracts[&1].seal;
-        (seal.grid_ms, seal.drain_ms, seal.horizon_ms)
+        (seal.grid_ms, seal.drain_ms)
     }
 
     fn ticks(&self, partition: i32) -> Ticks {
-        let (grid, drain, _) = self.seal();
+        let (grid, drain) = self.seal();
         let [predictions, outcomes] = &self.times[&partition];
         let (Some(a), Some(b), Some(first)) = (predictions.last(), outcomes.last(), outcomes.first()) else {
             return Ticks { open: vec![] };
@@ -92,7 +93,9 @@ impl Log {
     fn firsts(&self, partition: i32) -> Vec<Copy> {
         let here = || self.predictions.iter().filter(|copy| copy.partition == partition);
         let ids: BTreeSet<&String> = here().map(|copy| &copy.id).collect();
-        let first = |id: &String| here().filter(|copy| copy.id == *id).min_by_key(|copy| (copy.ingest_ms, copy.offset)).unwrap();
+        let first = |id: &String| {
+            here().filter(|copy| copy.id == *id).min_by_key(|copy| (copy.ingest_ms, copy.offset)).unwrap()
+        };
         ids.into_iter().map(|id| first(id).clone()).collect()
     }
 
@@ -107,16 +110,16 @@ impl Log {
 
     /// The last tick at which the labels of a prediction may change, if the log has come so far.
     fn last(&self, copy: &Copy, ticks: &Ticks) -> Option<i64> {
-        let (_, drain, horizon) = self.seal();
-        let longest = self.longest(&self.contracts[&copy.version]);
-        let settled = (copy.event_ms + longest).max(copy.ingest_ms + drain) + horizon;
+        let contract = &self.contracts[&copy.version];
+        let settled = (copy.event_ms + self.longest(contract)).max(copy.ingest_ms + self.seal().1);
+        let settled = settled + contract.seal.horizon_ms;
         ticks.first(|tick| tick >= settled)
     }
 
     /// The base row and the revisions of one prediction.
     fn follow(&self, copy: &Copy, ticks: &Ticks, tables: &mut Tables) {
         let contract = &self.contracts[&copy.version];
-        let (_, drain, _) = self.seal();
+        let (_, drain) = self.seal();
         let due = copy.event_ms
             + match &contract.seal.when {
                 SealWhen::AllClosed => self.longest(contract),
@@ -143,7 +146,7 @@ impl Log {
 
     fn unplaced(&self, partition: i32, ticks: &Ticks, tables: &mut Tables) {
         let firsts = self.firsts(partition);
-        let (_, drain, _) = self.seal();
+        let (_, drain) = self.seal();
         for (id, statement) in self.statements.iter().filter(|(_, statement)| statement.partition == partition) {
             let place = |s: &Statement| (s.ingest_time_ms, s.offset);
             let is_copy = |(other_id, other): &(String, Statement)| {
@@ -174,7 +177,8 @@ impl Log {
                     let t = statement.event_time_us.min(known * 1000);
                     let is_in = |label: &&Label| {
                         statement.op == Op::Retract
-                            || ((copy.event_ms - 5 * MINUTE) * 1000 <= t && t < (copy.event_ms + label.window_ms) * 1000)
+                            || ((copy.event_ms - 5 * MINUTE) * 1000 <= t
+                                && t < (copy.event_ms + label.window_ms) * 1000)
                     };
                     if spoken.is_empty() {
                         "unknown_label"
