@@ -29,7 +29,7 @@ pub const NDJSON: &str = "application/x-ndjson";
 pub struct Plan<'a> {
     /// The binary that is either service by its first argument (`env!("CARGO_BIN_EXE_demonstration")`).
     pub program: &'a str,
-    /// For settings, spool, index and logs.
+    /// For settings, spool, index and logs. Where it holds a file `keys`, those are the sidecar's for private values.
     pub dir: &'a Path,
     pub set: &'a Set,
     /// The base URL of the registry.
@@ -260,6 +260,8 @@ fn client() -> Client {
 
 fn sidecar_settings(plan: &Plan<'_>, api: &str, admin: &str) -> String {
     let Plan { dir, registry, prefix, batch_rows, .. } = plan;
+    let keys = dir.join("keys");
+    let privacy = if keys.exists() { format!("[privacy]\nkey_file = \"{}\"\n", keys.display()) } else { String::new() };
     let (dir, kafka) = (dir.display(), plan.set.kafka.address());
     format!(
         "[listen]\ntcp = \"{api}\"\nadmin = \"{admin}\"\n\
@@ -267,7 +269,7 @@ fn sidecar_settings(plan: &Plan<'_>, api: &str, admin: &str) -> String {
          [spool]\ndir = \"{dir}/spool\"\n\
          [log]\nurl = \"kafka://{kafka}\"\nprefix = \"{prefix}\"\n\
          [registry]\nurl = \"{registry}\"\n\
-         [limits]\nbatch_rows = {batch_rows}\n\
+         [limits]\nbatch_rows = {batch_rows}\n{privacy}\
          [shutdown]\ndrain_ms = 60000\n"
     )
 }

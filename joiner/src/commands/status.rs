@@ -48,7 +48,7 @@ pub async fn run(config: Config, arguments: Arguments) -> Result<ExitCode, Box<d
     let waiting = waiting(&config.listen.admin).await;
     for model in models {
         println!("{model}");
-        for kind in ["predictions", "outcomes", "training"] {
+        for kind in ["predictions", "outcomes", "training", "label_revisions", "unmatched"] {
             let name = format!("{model}_{kind}");
             let Some(mut table) = warehouse.load(&name).await? else { continue };
             let marks = table.progress().await?.map(|progress| progress.marks).unwrap_or_default();
@@ -126,7 +126,7 @@ fn line(table: &Table, kind: &str, marks: &BTreeMap<i32, Mark>) -> String {
         marks.iter().map(|(number, mark)| format!("{number}: {}", text(mark))).collect::<Vec<_>>().join(", ")
     };
     match kind {
-        "training" => {
+        "training" | "label_revisions" | "unmatched" => {
             let through = table.property(COMPLETE_THROUGH).unwrap_or_else(|| "nothing yet".to_owned());
             format!("complete through {through} ({})", each(|mark| instant(mark.next)))
         }

@@ -11,6 +11,7 @@ mod joiner;
 mod journey;
 mod kafka;
 mod log;
+mod privacy;
 mod registry;
 mod servers;
 mod tables;

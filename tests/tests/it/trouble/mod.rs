@@ -205,7 +205,7 @@ fn predictions(prefix: &str) -> String {
 }
 
 /// The records of a topic, by partition: their producer's numbers and their values.
-fn records(servers: &str, topic: &str) -> Vec<Vec<(u64, Vec<u8>)>> {
+pub fn records(servers: &str, topic: &str) -> Vec<Vec<(u64, Vec<u8>)>> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", servers).set("group.id", "nobody").set("enable.auto.commit", "false");
     config.set("enable.partition.eof", "true");
