@@ -79,7 +79,7 @@ async fn enter(table: &mut Table, records: &[Record<'_>]) {
         ("first_seq", long(&|record| record.2)),
         ("last_seq", long(&|record| record.3)),
         ("accepted", long(&|record| if is_loss(record) { 0 } else { length(record) })),
-        ("refused", long(&|_| 0)),
+        ("refused", long(&|_| 1)),
         ("sampled_out", long(&|_| 0)),
         ("dropped", long(&|record| if is_loss(record) { length(record) } else { 0 })),
         ("closed_by", text(&|record| record.4.to_owned())),
@@ -125,7 +125,7 @@ async fn what_is_missing_is_named_by_the_joiner_and_by_sql_alike() {
 
     let proof = Proof::read(&warehouse, "m", Kind::Predictions).await.unwrap();
     let (a, b) = (&proof.producers["a"], &proof.producers["b"]);
-    assert_eq!((a.accepted, a.is_closed, a.landed(), a.lost()), (10, true, 6, 2));
+    assert_eq!((a.accepted, a.is_closed, a.landed(), a.lost(), a.refused), (10, true, 6, 2, 2));
     assert_eq!(a.missing(), [Span { first: 9, last: 10 }]);
     assert_eq!((b.accepted, b.is_closed, b.landed(), b.lost()), (1, false, 2, 0));
     assert_eq!(b.missing(), [Span { first: 2, last: 2 }]);
