@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use arrow::array::{ArrayRef, new_null_array};
 use arrow::datatypes::{DataType, SchemaRef};
-use flywheel_schemas::contract::{Contract, Scalar};
+use flywheel_schemas::contract::{Contract, Label, Scalar};
 
 use super::column::Column;
 use super::cursor::Value;
@@ -35,7 +35,16 @@ impl LabelColumns {
     /// Appends a row: the states of the labels of `contract`, in its order. Rows of different contracts may stand in
     /// one batch; labels that a row's contract does not have are null in all four columns.
     pub fn push(&mut self, contract: &Contract, states: &[LabelState]) {
-        for (label, state) in contract.labels.iter().zip(states) {
+        self.push_those(contract, states, |_| true);
+    }
+
+    /// The same without the labels of batch jobs, which are null: a revision of theirs is that job's to write.
+    pub fn push_streaming(&mut self, contract: &Contract, states: &[LabelState]) {
+        self.push_those(contract, states, Label::is_streaming);
+    }
+
+    fn push_those(&mut self, contract: &Contract, states: &[LabelState], are: impl Fn(&Label) -> bool) {
+        for (label, state) in contract.labels.iter().zip(states).filter(|(label, _)| are(label)) {
             let name = &label.name;
             if let Some(value) = &state.value {
                 self.append(&format!("label_{name}"), value_of(value));

@@ -5,7 +5,8 @@
 //! three commits leaves the rest to the next one.
 //!
 //! - `<model>_label_revisions` (`revisions`): at each open tick T with `as_of < T ≤ final` at which the value or the status of
-//!   a label is another than at the open tick before, one row with all labels as they are at T.
+//!   a label is another than at the open tick before, one row with all labels as they are at T; those of a batch job, whose
+//!   revisions that job writes, are null.
 //! - `<model>_unmatched` (`unmatched`): each statement that has found no place in any label when its time is over.
 //!
 //! `final` of a prediction is the first open tick at or after `max(event time + longest, ingest time + drain) + horizon`,

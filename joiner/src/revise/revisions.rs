@@ -171,7 +171,7 @@ impl Rows {
         self.event_times.append_value(copy.event_ms.saturating_mul(1000));
         self.as_of.append_value(tick_ms.saturating_mul(1000));
         self.versions.append_value(copy.version);
-        self.labels.push(contract, states);
+        self.labels.push_streaming(contract, states);
     }
 
     fn finish(mut self) -> Result<RecordBatch, PipelineError> {

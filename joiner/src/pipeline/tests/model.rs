@@ -131,14 +131,14 @@ impl Log {
         let prediction = label::Prediction { event_time_ms: copy.event_ms, exposure: copy.exposure };
         let state = |tick| naive::evaluate(contract, &prediction, tick, &statements);
         let mut before = state(as_of);
-        tables.training.insert(row(&copy.id, as_of, contract, &before) + &format!(" offset {}", copy.offset));
+        tables.training.insert(row(&copy.id, as_of, contract, &before, true) + &format!(" offset {}", copy.offset));
         for tick in ticks.open.iter().copied().filter(|tick| as_of < *tick && *tick <= last) {
             let states = state(tick);
             let same = |(a, b): (&LabelState, &LabelState)| {
                 a.status == b.status && format!("{:?}", a.value) == format!("{:?}", b.value)
             };
             if !states.iter().zip(&before).all(same) {
-                tables.revisions.insert(row(&copy.id, tick, contract, &states));
+                tables.revisions.insert(row(&copy.id, tick, contract, &states, false));
             }
             before = states;
         }
@@ -209,9 +209,13 @@ fn speaks(statement: &Statement, label: &Label) -> bool {
     }
 }
 
-fn row(id: &str, as_of: i64, contract: &Contract, states: &[LabelState]) -> String {
+/// A row with its labels, those of batch jobs included or not.
+fn row(id: &str, as_of: i64, contract: &Contract, states: &[LabelState], with_batch: bool) -> String {
     let mut text = format!("{id} as of {as_of}:");
     for (label, state) in contract.labels.iter().zip(states) {
+        if label.owner == LabelOwner::Batch && !with_batch {
+            continue;
+        }
         let value = state.value.as_ref().map(crate::decode::tests::oracle::scalar_bits);
         let times = (state.at_us, state.known_at_ms.map(|ms| ms * 1000));
         text.push_str(&told(&label.name, value.as_deref(), state.status.name(), times));
@@ -232,10 +236,11 @@ pub fn row_of_table(cells: &BTreeMap<String, String>, contracts: &BTreeMap<i32, 
     let mut told_row = format!("{} as of {}:", text("prediction_id"), time("as_of").unwrap() / 1000);
     for Label { name, .. } in &contract.labels {
         let column = format!("label_{name}");
+        let Some(status) = cells.get(&format!("{column}_status")) else { continue };
         told_row.push_str(&told(
             name,
             cells.get(&column).map(String::as_str),
-            &text(&format!("{column}_status")),
+            &super::rig::text(status),
             (time(&format!("{column}_at")), time(&format!("{column}_known_at"))),
         ));
     }
