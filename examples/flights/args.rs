@@ -18,6 +18,9 @@ pub struct Args {
     /// Start again from nothing: removes the data of an earlier run from the data directory
     #[arg(long)]
     pub fresh: bool,
+    /// Of a tenth of the flights the landing is stated again, corrected, taken back, or known five days late
+    #[arg(long)]
+    pub corrections: bool,
     /// Kafka instead of a log on local disk: kafka://host:port,… Sidecar and joiner are then processes of their own
     #[arg(long, value_name = "URL", requires_all = ["registry", "catalog", "warehouse"])]
     pub kafka: Option<String>,

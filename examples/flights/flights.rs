@@ -64,7 +64,7 @@ impl Flight {
 }
 
 /// A UUIDv7 of an instant and a hash of what happened then.
-fn derive(at_ms: i64, flight_key: &str, what: &str) -> Uuid {
+pub fn derive(at_ms: i64, flight_key: &str, what: &str) -> Uuid {
     let hash = Sha256::new().chain_update(flight_key).chain_update([0]).chain_update(what).finalize();
     let mut bits = [0; 10];
     bits.copy_from_slice(&hash[..10]);

@@ -162,6 +162,7 @@ fn fingerprint(args: &Args, flights: &[Flight]) -> String {
         hash.update([0]);
     }
     hash.update(&args.prefix);
+    hash.update([u8::from(args.corrections)]);
     for flight in flights {
         hash.update(flight.prediction_id().as_bytes());
         hash.update(flight.event_id().unwrap_or_default().as_bytes());

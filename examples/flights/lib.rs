@@ -15,6 +15,7 @@
 //! |---|---|
 //! | `args` | the options |
 //! | `flights` | the input file |
+//! | `corrections` | what sources state after the fact, where that is asked for |
 //! | `client` | HTTP to the sidecar; repeats a call that got no answer |
 //! | `replay` | the events in order, the weeks between them, and where a second start goes on |
 //! | `model`, `quality` | the model and how good it is |
@@ -27,6 +28,7 @@
 mod args;
 mod children;
 mod client;
+mod corrections;
 mod embedded;
 mod flights;
 mod journal;

@@ -21,6 +21,7 @@ use serde_json::{Map, Value, json};
 
 use crate::args::Args;
 use crate::client::{Client, Route};
+use crate::corrections::Course;
 use crate::flights::{self, Flight};
 use crate::journal::{Journal, Version};
 use crate::model::{Example, Features, Model};
@@ -44,7 +45,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
     }
     let mut services = system::start(&args).await?;
     let client = Client::new(&services.url);
-    let mut replay = Replay { flights: &flights, client: &client, tables: &tables, journal: &mut journal };
+    let corrections = args.corrections;
+    let mut replay = Replay { flights: &flights, corrections, client: &client, tables: &tables, journal: &mut journal };
     let result = tokio::select! {
         result = replay.drive() => result.map(|()| true),
         error = services.failed() => Err(error),
@@ -75,6 +77,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
 
 struct Replay<'a> {
     flights: &'a [Flight],
+    /// Whether landings take their courses, else all are plain.
+    corrections: bool,
     client: &'a Client,
     tables: &'a Tables,
     journal: &'a mut Journal,
@@ -85,11 +89,13 @@ struct Replay<'a> {
 enum Event {
     Departure(usize),
     Landing(usize),
+    /// What follows a landing.
+    Correction(usize),
 }
 
 impl Replay<'_> {
     async fn drive(&mut self) -> Result<(), Error> {
-        let events = events(self.flights);
+        let events = events(self.flights, self.corrections);
         let first =
             self.flights[0].departed_at.with_time(NaiveTime::MIN).single().unwrap_or(self.flights[0].departed_at);
         for same in events.chunk_by(|a, b| a.0 == b.0) {
@@ -111,7 +117,8 @@ impl Replay<'_> {
                 println!("first departure at {}", instant(at_ms));
             }
         }
-        let (due_ms, end_ms) = end(self.flights)?;
+        let last_ms = events.last().map(|event| event.0).unwrap_or_default();
+        let (due_ms, end_ms) = end(self.flights, last_ms)?;
         self.client.post(Route::Time, end_ms, Bytes::new()).await?;
         self.tables.wait_through(due_ms).await
     }
@@ -126,6 +133,13 @@ impl Replay<'_> {
                 Some(body) => self.client.post(Route::Outcomes, at_ms, body).await,
                 None => Ok(()),
             },
+            Event::Correction(index) => {
+                let flight = &self.flights[index];
+                match Course::of(flight).correction(flight).or_else(|| outcome(flight)) {
+                    Some(body) => self.client.post(Route::Outcomes, at_ms, body).await,
+                    None => Ok(()),
+                }
+            }
         }
     }
 
@@ -207,27 +221,32 @@ fn judge(current: Version, candidate: Version, rows: &[Row], since_ms: i64) -> O
     Some(Verdict { candidate, against: current.name, log_loss, flights: week.len() })
 }
 
-/// Departures and landings in the order of time; of one instant, departures first.
-fn events(flights: &[Flight]) -> Vec<(i64, Event)> {
+/// Departures, landings and what follows them in the order of time; of one instant, departures first.
+fn events(flights: &[Flight], corrections: bool) -> Vec<(i64, Event)> {
     let departures =
         flights.iter().enumerate().map(|(index, flight)| (flight.departed_at_ms(), Event::Departure(index)));
-    let landings =
-        flights.iter().enumerate().filter_map(|(index, flight)| Some((flight.landed_at_ms()?, Event::Landing(index))));
-    let mut events: Vec<(i64, Event)> = departures.chain(landings).collect();
+    let stated = flights.iter().enumerate().filter_map(|(index, flight)| {
+        let course = if corrections { Course::of(flight) } else { Course::Plain };
+        let (first, next) = course.delays();
+        let landed_at = flight.landed_at?;
+        let landing = Some(((landed_at + first).timestamp_millis(), Event::Landing(index)));
+        let correction = next.map(|next| ((landed_at + next).timestamp_millis(), Event::Correction(index)));
+        Some([landing, correction].into_iter().flatten())
+    });
+    let mut events: Vec<(i64, Event)> = departures.chain(stated.flatten()).collect();
     events.sort_unstable();
     events
 }
 
 /// The last tick at which a flight is due, and the instant to which the clock must move for it to be sealed.
-fn end(flights: &[Flight]) -> Result<(i64, i64), Error> {
+fn end(flights: &[Flight], last_event_ms: i64) -> Result<(i64, i64), Error> {
     let contract = Contract::parse(CONTRACT).map_err(|faults| format!("the contract: {faults:?}"))?;
     let (grid_ms, drain_ms) = (contract.seal.grid_ms, contract.seal.drain_ms);
     let up = |at_ms: i64| (at_ms + grid_ms - 1).div_euclid(grid_ms) * grid_ms;
     let last_ms = flights.iter().map(Flight::departed_at_ms).max().unwrap_or_default();
-    let landed_ms = flights.iter().filter_map(Flight::landed_at_ms).max().unwrap_or_default();
-    let due_ms = up(last_ms + contract.seal_ms());
-    // A landing may be later than the last label's window; time does not go back for it.
-    Ok((due_ms, up(due_ms.max(landed_ms)) + drain_ms + grid_ms))
+    // What comes last may be later than the last label's window: its revision is waited for as well.
+    let due_ms = up(last_ms + contract.seal_ms()).max(up(last_event_ms + 1));
+    Ok((due_ms, due_ms + drain_ms + grid_ms))
 }
 
 fn prediction(flight: &Flight, version: &Version) -> Bytes {
@@ -289,7 +308,7 @@ mod tests {
     #[test]
     fn events_are_in_order_and_departures_first() {
         let flights = flights::read(None).unwrap();
-        let events = events(&flights);
+        let events = events(&flights, false);
         assert_eq!(events.len(), 78_035 + 77_960);
         assert!(events.windows(2).all(|pair| pair[0] < pair[1]));
         let (at, event) = events[0];
@@ -299,7 +318,8 @@ mod tests {
     #[test]
     fn the_clock_ends_after_the_last_tick() {
         let flights = flights::read(None).unwrap();
-        let (due_ms, end_ms) = end(&flights).unwrap();
+        let last_ms = events(&flights, false).last().unwrap().0;
+        let (due_ms, end_ms) = end(&flights, last_ms).unwrap();
         // The last departure is at 23:59 on the 31st; its labels close 13 hours later.
         assert_eq!(instant(due_ms), "2013-04-01T13:00:00Z");
         assert_eq!(instant(end_ms), "2013-04-01T13:15:00Z");
