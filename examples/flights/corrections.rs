@@ -15,10 +15,10 @@ pub enum Course {
     Plain,
     /// It is sent again a minute later, as a client does that got no answer.
     Resent,
-    /// An hour later it turns out that the flight was 20 minutes later than first stated.
-    Corrected,
-    /// Two hours later it is taken back.
-    Retracted,
+    /// It turns out that the flight was 20 minutes later than first stated: after an hour, or after two days.
+    Corrected { late: bool },
+    /// It is taken back: after two hours, or after three days.
+    Retracted { late: bool },
     /// Nobody says so until five days later.
     Late,
 }
@@ -28,8 +28,8 @@ impl Course {
     pub fn of(flight: &Flight) -> Course {
         match flight.event_id().map(|id| id.as_bytes()[15]) {
             Some(0..=6) => Course::Resent,
-            Some(7..=13) => Course::Corrected,
-            Some(14..=17) => Course::Retracted,
+            Some(byte @ 7..=13) => Course::Corrected { late: byte > 10 },
+            Some(byte @ 14..=17) => Course::Retracted { late: byte > 15 },
             Some(18..=24) => Course::Late,
             _ => Course::Plain,
         }
@@ -41,8 +41,8 @@ impl Course {
         match self {
             Course::Plain => (none, None),
             Course::Resent => (none, Some(Duration::minutes(1))),
-            Course::Corrected => (none, Some(Duration::hours(1))),
-            Course::Retracted => (none, Some(Duration::hours(2))),
+            Course::Corrected { late } => (none, Some(if late { Duration::days(2) } else { Duration::hours(1) })),
+            Course::Retracted { late } => (none, Some(if late { Duration::days(3) } else { Duration::hours(2) })),
             Course::Late => (Duration::days(5), None),
         }
     }
@@ -58,7 +58,7 @@ impl Course {
             "revision": 1,
         });
         match self {
-            Course::Corrected => {
+            Course::Corrected { .. } => {
                 let mut labels = json!({"landed": true});
                 if let Some(delay_min) = flight.arr_delay_min {
                     labels["arr_delay_min"] = json!(f64::from(delay_min + 20));
@@ -66,7 +66,7 @@ impl Course {
                 }
                 body["labels"] = labels;
             }
-            Course::Retracted => body["op"] = json!("retract"),
+            Course::Retracted { .. } => body["op"] = json!("retract"),
             Course::Plain | Course::Resent | Course::Late => return None,
         }
         Some(Bytes::from(body.to_string()))
@@ -82,9 +82,11 @@ mod tests {
     fn a_tenth_of_the_landings_is_not_plain() {
         let flights = flights::read(None).unwrap();
         let count = |course| flights.iter().filter(|flight| Course::of(flight) == course).count();
-        assert_eq!(count(Course::Plain) + flights.iter().filter(|f| Course::of(f) != Course::Plain).count(), 78_035);
-        for course in [Course::Resent, Course::Corrected, Course::Retracted, Course::Late] {
-            assert!((1_000..2_500).contains(&count(course)), "{course:?}: {}", count(course));
+        assert!((69_000..72_000).contains(&count(Course::Plain)));
+        let corrected = [false, true].map(|late| Course::Corrected { late });
+        let retracted = [false, true].map(|late| Course::Retracted { late });
+        for course in [Course::Resent, Course::Late].into_iter().chain(corrected).chain(retracted) {
+            assert!((500..2_500).contains(&count(course)), "{course:?}: {}", count(course));
         }
     }
 }

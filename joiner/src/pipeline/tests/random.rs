@@ -341,8 +341,15 @@ async fn tables(rig: &Rig, contracts: &BTreeMap<i32, Contract>) -> Tables {
     told
 }
 
-async fn check(case: u64) -> [usize; 3] {
-    let mut random = Random(case);
+/// A log that joiners have read to its end.
+pub struct Case {
+    pub rig: Rig,
+    pub log: Log,
+}
+
+/// The case of a number.
+pub async fn case(number: u64) -> Case {
+    let mut random = Random(number);
     let partitions = random.of(&[1, 1, 1, 4, 4, 4, 7, 16]);
     let first = random.of(&[ONE, MANY]);
     let mut contracts: BTreeMap<i32, Contract> = BTreeMap::new();
@@ -355,6 +362,11 @@ async fn check(case: u64) -> [usize; 3] {
     let entries = draw(&mut random, &contracts, partitions);
     let log = write(&rig, contracts, entries).await;
     read(&rig, &mut random).await;
+    Case { rig, log }
+}
+
+async fn check(number: u64) -> [usize; 3] {
+    let Case { rig, log } = case(number).await;
     let (found, expected) = (tables(&rig, &log.contracts).await, log.tables());
     for (name, found, expected) in [
         ("training", &found.training, &expected.training),
@@ -363,7 +375,7 @@ async fn check(case: u64) -> [usize; 3] {
     ] {
         let missing: Vec<_> = expected.difference(found).collect();
         let foreign: Vec<_> = found.difference(expected).collect();
-        assert!(missing.is_empty() && foreign.is_empty(), "case {case}: {name} lacks {missing:#?}, has {foreign:#?}");
+        assert!(missing.is_empty() && foreign.is_empty(), "case {number}: {name} lacks {missing:#?}, has {foreign:#?}");
     }
     [found.training.len(), found.revisions.len(), found.unmatched.len()]
 }
