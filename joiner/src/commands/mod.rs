@@ -1,5 +1,8 @@
 //! The commands of `flywheel-joiner`.
 
+mod dead_letter;
+mod get;
+mod rows;
 pub mod run;
 pub mod sql;
 pub mod status;
@@ -36,6 +39,10 @@ enum Verb {
     Wait(wait::Arguments),
     /// Print the text of a view for an engine
     Sql(sql::Arguments),
+    /// All that the tables hold about one prediction
+    Get(get::Arguments),
+    /// What could not be accepted or landed, and why
+    DeadLetter(dead_letter::Arguments),
 }
 
 /// Runs the program with these arguments, its name left out.
@@ -66,6 +73,8 @@ pub async fn run_from_args(arguments: impl IntoIterator<Item = std::ffi::OsStrin
         Some(Verb::Status(arguments)) => status::run(config, arguments).await,
         Some(Verb::Wait(arguments)) => wait::run(config, arguments).await,
         Some(Verb::Sql(arguments)) => sql::run(config, arguments).await,
+        Some(Verb::Get(arguments)) => get::run(config, arguments).await,
+        Some(Verb::DeadLetter(arguments)) => dead_letter::run(config, arguments).await,
     };
     match result {
         Ok(code) => code,

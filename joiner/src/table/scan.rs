@@ -32,6 +32,8 @@ pub enum Predicate {
     IngestTimeBetween(i64, i64),
     /// `ingest_time` at or after.
     IngestTimeFrom(i64),
+    /// `received_at` at or after.
+    ReceivedFrom(i64),
     /// `kafka_partition` is.
     Partition(i32),
     /// `kafka_offset` at or after.
@@ -62,6 +64,7 @@ impl Predicate {
             Predicate::IngestTimeFrom(from_ms) => {
                 Reference::new("ingest_time").greater_than_or_equal_to(time(*from_ms))
             }
+            Predicate::ReceivedFrom(from_ms) => Reference::new("received_at").greater_than_or_equal_to(time(*from_ms)),
             Predicate::Partition(partition) => Reference::new("kafka_partition").equal_to(Datum::int(*partition)),
             Predicate::OffsetFrom(offset) => {
                 Reference::new("kafka_offset").greater_than_or_equal_to(Datum::long(*offset))

@@ -69,6 +69,40 @@ fn the_demonstration_gives_what_the_csv_says() {
 }
 
 #[test]
+fn what_is_stated_after_the_base_row_is_a_revision_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, flights) = (dir.path().join("data"), demo::flights(dir.path(), 3).unwrap());
+    let mut arguments = options(&data, &flights);
+    arguments.push("--corrections".to_owned());
+    Demo::start(DEMONSTRATION, &arguments).unwrap().finish().unwrap();
+    let duckdb = Python::local(&data).duckdb().unwrap();
+    // A diverted flight has no delay that could be corrected.
+    let stated = "SELECT DISTINCT o.prediction_id FROM flight_delay_outcomes o
+        JOIN flight_delay_training t ON o.prediction_id = t.prediction_id AND o.ingest_time >= t.as_of
+        WHERE o.op = 'retract' OR o.revision = 0 OR o.label_arr_delay_min IS NOT NULL ORDER BY 1";
+    let stated = duckdb_sql(&duckdb, stated).unwrap();
+    let revised = "SELECT prediction_id FROM flight_delay_label_revisions ORDER BY 1";
+    assert_eq!(duckdb_sql(&duckdb, revised).unwrap(), stated);
+    assert!(stated.len() > 50, "{}", stated.len());
+
+    let taken_back = "SELECT min(prediction_id) FROM flight_delay_label_revisions WHERE label_landed_status = 'default'";
+    let id = duckdb_sql(&duckdb, taken_back).unwrap()[0][0].as_str().unwrap().to_owned();
+    let get = |id: &str| {
+        let config = data.join("joiner.toml").display().to_string();
+        let words = ["joiner", "--config", &config, "get", id, "--model", "flight_delay"];
+        let output = std::process::Command::new(DEMONSTRATION).args(words).output().unwrap();
+        (output.status.code(), serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap())
+    };
+    let (code, found) = get(&id);
+    let count = |name: &str| found[name].as_array().unwrap().len();
+    assert_eq!((code, count("predictions"), count("outcomes"), count("unmatched")), (Some(0), 1, 2, 0), "{found}");
+    let (before, after) = (&found["training"][0], &found["label_revisions"][0]);
+    assert_eq!((&before["label_landed"], &after["label_landed"]), (&json!(true), &json!(false)));
+    assert_eq!(found["outcomes"][1]["op"], json!("retract"));
+    assert_eq!(get("013bf5ab-df60-7394-b307-000000000000").0, Some(3));
+}
+
+#[test]
 fn an_interrupted_and_a_killed_run_go_on_to_the_same_tables() {
     let place = place();
     let arguments = options(&place.data, &place.flights);
