@@ -103,16 +103,19 @@ fn settings(args: &Args, places: &Places, port: u16) -> Result<(PathBuf, PathBuf
     ];
     let catalog = catalog(args);
     let properties = catalog.properties.into_iter().map(|(key, value)| (key, Value::String(value))).collect();
+    let mut joiner_log = vec![
+        ("url", log_url),
+        ("prefix", text(&args.prefix)),
+        ("group", text(&args.prefix)),
+        ("ingest_time", text("record")),
+    ];
+    if args.kafka.is_some() {
+        // A replay does not wait for the 45 s in which a group misses one that died.
+        let session = ("session.timeout.ms".to_owned(), text("6000"));
+        joiner_log.push(("librdkafka", Value::Table([session].into_iter().collect())));
+    }
     let joiner = [
-        (
-            "log",
-            vec![
-                ("url", log_url),
-                ("prefix", text(&args.prefix)),
-                ("group", text(&args.prefix)),
-                ("ingest_time", text("record")),
-            ],
-        ),
+        ("log", joiner_log),
         ("registry", vec![("url", registry_url)]),
         (
             "catalog",

@@ -35,13 +35,13 @@ pub fn next(state: &mut u64) -> u64 {
 
 /// The processes of the demonstration, by what it says of them.
 #[derive(Default)]
-struct Processes {
-    running: HashMap<String, String>,
+pub struct Processes {
+    pub running: HashMap<String, String>,
     started: usize,
 }
 
 impl Processes {
-    fn hear(&mut self, line: &str) {
+    pub fn hear(&mut self, line: &str) {
         if let Some((name, pid)) = line.split_once(" runs as process ") {
             self.running.insert(name.to_owned(), pid.to_owned());
             self.started += 1;

@@ -85,7 +85,8 @@ fn what_is_stated_after_the_base_row_is_a_revision_of_it() {
     assert_eq!(duckdb_sql(&duckdb, revised).unwrap(), stated);
     assert!(stated.len() > 50, "{}", stated.len());
 
-    let taken_back = "SELECT min(prediction_id) FROM flight_delay_label_revisions WHERE label_landed_status = 'default'";
+    let taken_back =
+        "SELECT min(prediction_id) FROM flight_delay_label_revisions WHERE label_landed_status = 'default'";
     let id = duckdb_sql(&duckdb, taken_back).unwrap()[0][0].as_str().unwrap().to_owned();
     let get = |id: &str| {
         let config = data.join("joiner.toml").display().to_string();

@@ -8,6 +8,7 @@ mod chaos;
 mod client;
 mod completeness;
 mod joiner;
+mod joiners;
 mod journey;
 mod kafka;
 mod log;
