@@ -91,6 +91,19 @@ impl Index {
         Index::open_present(dir)?.begin(table_uuid)
     }
 
+    /// Deletes an index, unless somebody has it open.
+    ///
+    /// # Errors
+    /// [`IndexError::InUse`], and of the disk.
+    pub fn delete(dir: &Path) -> Result<(), IndexError> {
+        // One that cannot be opened for another reason is of no use.
+        match Index::open_present(dir) {
+            Err(error @ IndexError::InUse { .. }) => return Err(error),
+            opened => drop(opened),
+        }
+        Index::discard(dir)
+    }
+
     /// Deletes an index that nobody has open.
     ///
     /// # Errors

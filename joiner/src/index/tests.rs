@@ -167,3 +167,33 @@ fn expires_in_steps() {
     assert!(index.expire(all).unwrap());
     assert!(index.rows.is_empty().unwrap());
 }
+
+#[test]
+fn ids_of_a_span_are_those_with_something_known_before_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = Index::open(dir.path(), "t").unwrap();
+    let minted = |ms: i64, n: u8| id::from_parts(ms, [n; 10]).to_string();
+    let ids = [minted(100, 1), minted(100, 2), minted(199, 3), minted(200, 4)];
+    let rows: Vec<_> = ids.iter().enumerate().map(|(n, id)| row(id, 1000 + n as i64, n as i64)).collect();
+    index.apply(&rows, &BTreeMap::new()).unwrap();
+    index.apply(&[row(&ids[0], 2000, 9)], &BTreeMap::new()).unwrap();
+    assert_eq!(index.ids(100, 200, i64::MAX).unwrap(), ids[..3]);
+    assert_eq!(index.ids(101, 201, i64::MAX).unwrap(), ids[2..]);
+    assert_eq!(index.ids(100, 201, 1001).unwrap(), ids[..1], "what is ingested later is not known");
+    assert_eq!(index.ids(-5, 0, i64::MAX).unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn an_index_in_use_is_not_deleted_and_a_damaged_one_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("m");
+    let index = Index::open(&place, "t").unwrap();
+    assert!(matches!(Index::delete(&place), Err(IndexError::InUse { .. })));
+    drop(index);
+    Index::delete(&place).unwrap();
+    assert!(!place.exists());
+    std::fs::create_dir(&place).unwrap();
+    std::fs::write(place.join("0.jnl"), "?").unwrap();
+    Index::delete(&place).unwrap();
+    assert!(!place.exists());
+}
