@@ -9,10 +9,12 @@
 //! |---|---|---|
 //! | `rules` | window and close of every streaming label, by contract version | |
 //! | `stated` | the first copy of every statement | 1 |
-//! | `said` | what a statement says of a label, and how it stands among those of its fact | 2 |
-//! | `live` | the live facts of a label; `place` 1 is the one that decides where one does | 3, 4 |
-//! | `facts` | the aggregates | 5 |
+//! | `said` | the rows of `due` by label with all that is said of it by then, and how each stands among those of its fact | 2 |
+//! | `live` | which of these are live facts; `place` 1 is the one that decides where one does | 3, 4 |
+//! | `facts` | the aggregates, also where there is no fact | 5 |
 //! | `states` | the states | |
+//!
+//! `due` is read once, since engines that compute a named query as often as it is named would multiply what stands before it.
 //!
 //! Two things differ from the rule at the edges. A NaN of negative sign is ordered like every other, as the greatest. A sum of
 //! a decimal of more than 36 digits that leaves 38 digits is the engine's error, not an overflow.
@@ -174,12 +176,13 @@ fn said(names: &Names, model: &Model) -> String {
     let values: String = model.streaming().map(|label| format!(", s.{}", names.column(&column(label)))).collect();
     format!(
         "said AS (
-  SELECT d.prediction_id, d.tick_us, d.event_us, r.about, r.window_us, s.verb, s.fact, s.t_us, s.ingest_us{values},
+  SELECT d.prediction_id, d.tick_us, d.event_us, d.exposure, d.contract_version, r.about, s.verb, s.fact, s.t_us,
+    s.ingest_us{values},
+    CASE WHEN s.t_us >= d.event_us - {SKEW_US} AND s.t_us < d.event_us + r.window_us THEN 1 ELSE 0 END AS in_window,
     row_number() OVER (
       PARTITION BY d.prediction_id, d.tick_us, r.about, s.fact ORDER BY s.turn DESC, s.op_us DESC, s.event_id DESC) AS standing
-  FROM due d JOIN rules r ON r.contract_version = d.contract_version
-  JOIN stated s ON s.prediction_id = d.prediction_id AND s.ingest_us < d.tick_us
-  WHERE {})",
+  FROM due d LEFT JOIN rules r ON r.contract_version = d.contract_version
+  LEFT JOIN stated s ON s.prediction_id = d.prediction_id AND s.ingest_us < d.tick_us AND {})",
         speaks(names, model.streaming())
     )
 }
@@ -224,10 +227,10 @@ fn live(names: &Names, model: &Model) -> String {
     }
     format!(
         "live AS (
-  SELECT prediction_id, tick_us, about, t_us, ingest_us{values},
-    row_number() OVER (PARTITION BY prediction_id, tick_us, about ORDER BY {}) AS place
-  FROM said
-  WHERE standing = 1 AND verb <> 'retract' AND t_us >= event_us - {SKEW_US} AND t_us < event_us + window_us)",
+  SELECT prediction_id, tick_us, event_us, exposure, contract_version, about, t_us, ingest_us{values}, is_live,
+    row_number() OVER (PARTITION BY prediction_id, tick_us, about, is_live ORDER BY {}) AS place
+  FROM (
+    SELECT *, CASE WHEN standing = 1 AND verb <> 'retract' AND in_window = 1 THEN 1 ELSE 0 END AS is_live FROM said) said)",
         order.join(",\n      ")
     )
 }
@@ -236,7 +239,7 @@ fn facts(names: &Names, model: &Model) -> String {
     let mut columns = String::new();
     for label in model.streaming() {
         let (name, value) = (&label.name, names.column(&column(label)));
-        let is = format!("about = '{name}'");
+        let is = format!("is_live = 1 AND about = '{name}'");
         let all = |what: &str| format!("max(CASE WHEN {is} THEN {what} END)");
         let chosen = |what: &str| format!("max(CASE WHEN {is} AND place = 1 THEN {what} END)");
         let count = format!("count(CASE WHEN {is} THEN 1 END)");
@@ -263,8 +266,8 @@ fn facts(names: &Names, model: &Model) -> String {
     }
     format!(
         "facts AS (
-  SELECT prediction_id, tick_us{columns}
-  FROM live GROUP BY prediction_id, tick_us)"
+  SELECT prediction_id, tick_us, event_us, exposure, contract_version{columns}
+  FROM live GROUP BY prediction_id, tick_us, event_us, exposure, contract_version)"
     )
 }
 
@@ -272,7 +275,7 @@ fn states(names: &Names, model: &Model) -> String {
     let mut columns = String::new();
     for (name, label) in model.labels() {
         let say = |says: &dyn Fn(&Contract, &Label) -> String| {
-            model.by_version("d.contract_version", |contract| Some(says(contract, contract.label(name)?)))
+            model.by_version("f.contract_version", |contract| Some(says(contract, contract.label(name)?)))
         };
         let status = say(&|contract, label| status(contract, label));
         let (value, at, known, overflow) = if model.streaming().any(|streaming| streaming.name == name) {
@@ -295,8 +298,8 @@ fn states(names: &Names, model: &Model) -> String {
     }
     format!(
         "states AS (
-  SELECT d.prediction_id, d.tick_us{columns}
-  FROM due d LEFT JOIN facts f ON f.prediction_id = d.prediction_id AND f.tick_us = d.tick_us)"
+  SELECT f.prediction_id, f.tick_us{columns}
+  FROM facts f)"
     )
 }
 
@@ -308,7 +311,7 @@ fn status(contract: &Contract, label: &Label) -> String {
     let (name, close_us) = (&label.name, contract.close_ms(label) * 1000);
     let without = if label.default.is_some() { "default" } else { "missing" };
     format!(
-        "CASE WHEN d.tick_us < d.event_us + {close_us} THEN 'pending' WHEN f.facts_of_{name} > 0 THEN 'observed' \
+        "CASE WHEN f.tick_us < f.event_us + {close_us} THEN 'pending' WHEN f.facts_of_{name} > 0 THEN 'observed' \
          WHEN {} THEN '{without}' ELSE 'not_exposed' END",
         exposed(contract, label)
     )
@@ -326,7 +329,7 @@ fn value(names: &Names, contract: &Contract, label: &Label) -> String {
     };
     let close_us = contract.close_ms(label) * 1000;
     format!(
-        "CASE WHEN f.facts_of_{name} > 0 THEN {observed} WHEN d.tick_us >= d.event_us + {close_us} AND {} THEN {} END",
+        "CASE WHEN f.facts_of_{name} > 0 THEN {observed} WHEN f.tick_us >= f.event_us + {close_us} AND {} THEN {} END",
         exposed(contract, label),
         names.literal(default, &label.ty)
     )
@@ -334,7 +337,7 @@ fn value(names: &Names, contract: &Contract, label: &Label) -> String {
 
 /// Whether somebody saw what a label is about: the label that it requires is true, and the prediction was served.
 fn exposed(contract: &Contract, label: &Label) -> String {
-    let served = format!("coalesce(d.exposure, '{SERVED}') = '{SERVED}'");
+    let served = format!("coalesce(f.exposure, '{SERVED}') = '{SERVED}'");
     let Some(required) = label.requires.as_deref().and_then(|name| contract.label(name)) else { return served };
     let name = &required.name;
     // Both have closed. Validation has excluded cycles, so this ends.

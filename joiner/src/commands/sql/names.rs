@@ -176,6 +176,16 @@ impl Names<'_> {
         format!("CASE WHEN {length}({more}) > 0 THEN {joined} ELSE {list} END")
     }
 
+    /// A list of texts, one at least, any of which may be null.
+    pub(super) fn list(&self, texts: &[String]) -> String {
+        let items = texts.join(", ");
+        match self.engine {
+            Engine::Spark => format!("array({items})"),
+            Engine::Trino => format!("ARRAY[{items}]"),
+            Engine::Duckdb => format!("[{items}]"),
+        }
+    }
+
     /// Whether a text is as a regular expression says.
     pub(super) fn matches(&self, text: &str, expression: &str) -> String {
         let function = if self.engine == Engine::Duckdb { "regexp_matches" } else { "regexp_like" };
@@ -217,14 +227,20 @@ impl Names<'_> {
             DataType::Float32 | DataType::Float64 => {
                 format!("CASE WHEN isnan({value}) THEN 'NaN' ELSE {} END", cast(value))
             }
-            DataType::List(item) => match (self.engine, item.data_type()) {
-                (Engine::Trino, DataType::LargeBinary) => {
-                    format!("json_format(CAST(transform({value}, x -> to_hex(x)) AS json))")
-                }
-                (Engine::Trino, _) => format!("json_format(CAST({value} AS json))"),
-                (Engine::Spark, _) => format!("to_json({value})"),
-                (Engine::Duckdb, _) => cast(&format!("to_json({value})")),
+            DataType::List(item) => match self.engine {
+                // Trino makes no JSON of instants and bytes, but of lists of texts.
+                Engine::Trino => format!(
+                    "json_format(CAST(transform({value}, item -> {}) AS json))",
+                    self.told("item", item.data_type())
+                ),
+                Engine::Spark => format!("to_json({value})"),
+                Engine::Duckdb => cast(&format!("to_json({value})")),
             },
+            DataType::Struct(fields) => {
+                let texts =
+                    fields.iter().map(|field| self.told(&format!("{value}.{}", field.name()), field.data_type()));
+                format!("ARRAY[{}]", texts.collect::<Vec<_>>().join(", "))
+            }
             _ => cast(value),
         }
     }

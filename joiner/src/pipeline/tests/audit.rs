@@ -54,10 +54,13 @@ async fn the_audit_of_random_logs_finds_nothing_and_the_views_are_right() {
     assert!(rows > 0 || count < CASES);
 }
 
-/// The first case in each of whose tables there is something.
+/// The first case with the label `total` in each of whose tables there is something.
 async fn full_case() -> Rig {
     for number in 0..50 {
-        let Case { rig, .. } = case(number).await;
+        let Case { rig, log } = case(number).await;
+        if log.contracts[&1].label("total").is_none() {
+            continue;
+        }
         let mut counts = Vec::new();
         for table in ["m_training", "m_label_revisions", "m_unmatched"] {
             counts.push(rig.rows(table).await.len());

@@ -48,7 +48,28 @@ labels:
 seal: {when: 'label:won', grid: 5m, drain: 5m, horizon: 30m}
 ";
 
-/// What comes after either of them.
+/// A label of each type, and each way to choose one of many.
+const TYPES: &str = "
+apiVersion: flywheel/v1
+kind: ModelContract
+model: m
+version: 1
+features: {x: {type: double}, order: {type: string}}
+labels:
+  won:   {type: boolean, window: 30m, lateness: 10m, aggregate: any}
+  least: {type: float, window: 40m, lateness: 10m, aggregate: min, requires: won}
+  most:  {type: double, window: 40m, lateness: 10m, aggregate: max}
+  price: {type: 'decimal(5,2)', window: 50m, lateness: 5m, aggregate: sum, default: '0.50'}
+  dear:  {type: 'decimal(38,4)', window: 50m, lateness: 5m, aggregate: max}
+  few:   {type: int, window: 50m, lateness: 5m, aggregate: sum, default: -1}
+  word:  {type: string, window: 30m, lateness: 20m, aggregate: min, default: 'it''s \\ none'}
+  bits:  {type: bytes, window: 30m, lateness: 20m, aggregate: last, default: 'AP8='}
+  day:   {type: date, window: 1h, lateness: 5m, aggregate: first, default: '2013-01-31'}
+  since: {type: timestamp, window: 1h, lateness: 5m, aggregate: last, default: '2013-01-31T00:00:00.000001Z'}
+seal: {when: 'label:won', grid: 5m, drain: 5m, horizon: 40m}
+";
+
+/// What comes after any of them.
 const NEXT: &str = "
 apiVersion: flywheel/v1
 kind: ModelContract
@@ -121,14 +142,24 @@ fn draw(random: &mut Random, contracts: &BTreeMap<i32, Contract>, partitions: i3
         let copies = random.of(&[0, 1, 1, 1, 1, 2, 3]);
         for _ in 0..copies {
             let delay = if random.one_in(4) { random.minutes(0, 200) } else { random.minutes(0, 3) };
-            entries.push((event_ms + delay, Entry::Prediction(copy.clone())));
+            // Sometimes just when a tick, less the drain, is.
+            let time = event_ms + delay;
+            let time =
+                if random.one_in(5) { (time + 5 * MINUTE - 1).div_euclid(5 * MINUTE) * 5 * MINUTE } else { time };
+            entries.push((time, Entry::Prediction(copy.clone())));
         }
         let mut stated: Vec<Statement> = Vec::new();
         for fact in 0..random.below(6) {
             let version = if random.one_in(3) { *contracts.keys().last().unwrap() } else { version };
             let labels = &contracts[&version].labels;
-            // Mostly within some window, sometimes far outside.
-            let event_ms = event_ms + if random.one_in(6) { random.minutes(-20, 200) } else { random.minutes(-4, 50) };
+            // Mostly within some window, sometimes far outside, sometimes at the first instant of one or the first after it.
+            let edge = random.one_in(6).then(|| random.of(labels).window_ms);
+            let event_ms = match edge {
+                Some(window_ms) => event_ms + random.of(&[-5 * MINUTE, window_ms]),
+                None if random.one_in(6) => event_ms + random.minutes(-20, 200),
+                None => event_ms + random.minutes(-4, 50),
+            };
+            let micros = if edge.is_some() { random.of(&[0, -1]) } else { i64::try_from(random.below(1000)).unwrap() };
             let ingest_ms = event_ms.max(START)
                 + match random.below(8) {
                     0 | 1 => random.minutes(0, 120),
@@ -160,7 +191,7 @@ fn draw(random: &mut Random, contracts: &BTreeMap<i32, Contract>, partitions: i3
                 revision: i64::try_from(random.below(3)).unwrap(),
                 op,
                 op_time_us: (START + random.minutes(0, 60)) * 1000,
-                event_time_us: event_ms * 1000 + random.of(&[0, 0, 1, 999]),
+                event_time_us: event_ms * 1000 + micros,
                 ingest_time_ms: ingest_ms,
                 partition: home(&id),
                 offset: 0,
@@ -204,7 +235,16 @@ fn value_of(random: &mut Random, ty: &flywheel_schemas::types::Type) -> Scalar {
     match ty {
         Type::Boolean => Scalar::Boolean(random.one_in(2)),
         Type::Long => random.of(&[Scalar::Long(1), Scalar::Long(-7), Scalar::Long(1 << 40), Scalar::Long(i64::MAX)]),
-        Type::Int => Scalar::Int(random.of(&[0, 5])),
+        Type::Int => Scalar::Int(random.of(&[0, 5, i32::MIN])),
+        Type::Float => Scalar::Float(random.of(&[0.0, -0.0, 0.1, f32::NAN, f32::NEG_INFINITY])),
+        Type::Decimal { precision: 38, .. } => {
+            Scalar::Decimal(random.of(&[0, -5, 10_i128.pow(38) - 1, 1 - 10_i128.pow(38)]))
+        }
+        Type::Decimal { .. } => Scalar::Decimal(random.of(&[0, -5, 99_999, 12_345])),
+        Type::String => Scalar::String(random.of(&["", "a", "B", "ä", "\u{1f40e}", "\u{ffee}"]).to_owned()),
+        Type::Bytes => Scalar::Bytes(random.of(&[vec![], vec![0], vec![0, 255], vec![128]])),
+        Type::Date => Scalar::Date(random.of(&[15_706, -719_162, 2_932_896])),
+        Type::Timestamp => Scalar::Timestamp(random.of(&[START * 1000 + 1, -1, -62_135_596_800_000_000])),
         _ => Scalar::Double(random.of(&[0.0, -0.0, 1.5, f64::NAN, f64::INFINITY])),
     }
 }
@@ -351,7 +391,7 @@ pub struct Case {
 pub async fn case(number: u64) -> Case {
     let mut random = Random(number);
     let partitions = random.of(&[1, 1, 1, 4, 4, 4, 7, 16]);
-    let first = random.of(&[ONE, MANY]);
+    let first = random.of(&[ONE, MANY, TYPES]);
     let mut contracts: BTreeMap<i32, Contract> = BTreeMap::new();
     let mut rig = Rig::with(partitions, first).await;
     contracts.insert(1, Contract::parse(first).unwrap());

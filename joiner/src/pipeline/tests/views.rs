@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use chrono::DateTime;
+use chrono::{DateTime, TimeDelta};
 use flywheel_schemas::contract::{LabelOwner, Scalar};
 use serde_json::{Value, json};
 
@@ -16,7 +16,11 @@ use crate::label::{self, Place};
 /// Between the ticks of most logs.
 const AS_OF: i64 = START + 130 * MINUTE;
 
-const LABELS: [&str; 9] = ["seen", "won", "kept", "total", "last", "times", "later", "top", "none"];
+/// Those of all contracts.
+const LABELS: [&str; 17] = [
+    "seen", "won", "kept", "total", "last", "times", "later", "top", "least", "most", "price", "dear", "few", "word",
+    "bits", "day", "since",
+];
 
 /// The statements whose answers [`check`] takes.
 pub async fn statements(rig: &Rig) -> Vec<String> {
@@ -39,8 +43,16 @@ pub async fn statements(rig: &Rig) -> Vec<String> {
     ];
     let live = of(View::TrainingLive, &none).await;
     let told = labels.iter().map(|name| {
+        let value = match *name {
+            // Unscaled, as the log has them.
+            "price" => "CAST(label_price * 100 AS DECIMAL(38,0))".to_owned(),
+            "dear" => "CAST(replace(CAST(label_dear AS VARCHAR), '.', '') AS DECIMAL(38,0))".to_owned(),
+            "bits" => "hex(label_bits)".to_owned(),
+            "since" => "epoch_us(label_since)".to_owned(),
+            _ => format!("label_{name}"),
+        };
         format!(
-            ", CAST(label_{name} AS VARCHAR), label_{name}_status, epoch_us(label_{name}_at), epoch_us(label_{name}_known_at)"
+            ", CAST({value} AS VARCHAR), label_{name}_status, epoch_us(label_{name}_at), epoch_us(label_{name}_known_at)"
         )
     });
     let told: String = told.collect();
@@ -166,7 +178,12 @@ fn told(value: &Scalar) -> String {
         Scalar::Boolean(value) => value.to_string(),
         Scalar::Int(value) => value.to_string(),
         Scalar::Long(value) => value.to_string(),
+        Scalar::Float(value) => format!("{value:?}").to_lowercase(),
         Scalar::Double(value) => format!("{value:?}").to_lowercase(),
-        other => panic!("{other:?}: the contracts of the tests have no such label"),
+        Scalar::Decimal(value) => value.to_string(),
+        Scalar::String(value) | Scalar::Uuid(value) => value.clone(),
+        Scalar::Bytes(value) => value.iter().map(|byte| format!("{byte:02X}")).collect(),
+        Scalar::Date(days) => (DateTime::UNIX_EPOCH.date_naive() + TimeDelta::days(i64::from(*days))).to_string(),
+        Scalar::Timestamp(micros) => micros.to_string(),
     }
 }

@@ -10,30 +10,30 @@ use super::super::{Names, ticks};
 use super::compare::{self, Column, Sides};
 
 pub(super) fn text(names: &Names, model: &Model, through_us: i64) -> String {
-    let ticks = format!(
-        "wanted AS (
-  SELECT p.prediction_id, p.kafka_partition, {} AS from_us
-  FROM sealed p JOIN stated s ON s.prediction_id = p.prediction_id
+    let none =
+        model.contracts.iter().map(|contract| format!(" UNION ALL SELECT {}, CAST(NULL AS BIGINT)", contract.version));
+    let moments = format!(
+        "moments AS (
+  SELECT prediction_id, ingest_us + 1000 AS moment_us FROM stated
   UNION ALL
-  SELECT p.prediction_id, p.kafka_partition, {} AS from_us
-  FROM sealed p JOIN rules r ON r.contract_version = p.contract_version),
-changes AS (
-  SELECT DISTINCT w.prediction_id, coalesce(b.open_us, w.from_us) AS tick_us
-  FROM wanted w LEFT JOIN bars b ON b.kafka_partition = w.kafka_partition AND w.from_us BETWEEN b.first_us AND b.last_us)",
-        ticks::tick_from(model, "(s.ingest_us + 1000)"),
-        ticks::tick_from(model, "(p.flywheel_event_us + r.close_us)"),
+  SELECT p.prediction_id, p.flywheel_event_us + c.close_us AS moment_us
+  FROM firsts p JOIN (SELECT contract_version, close_us FROM rules{}) c ON c.contract_version = p.contract_version)",
+        none.collect::<String>(),
     );
     let due = format!(
         "due AS (
-  SELECT p.prediction_id, p.flywheel_as_of_us AS tick_us, p.flywheel_event_us AS event_us, p.exposure, p.contract_version
-  FROM sealed p WHERE p.flywheel_as_of_us <= {through_us}
-  UNION ALL
-  SELECT p.prediction_id, c.tick_us, p.flywheel_event_us AS event_us, p.exposure, p.contract_version
-  FROM sealed p JOIN changes c ON c.prediction_id = p.prediction_id
-  WHERE c.tick_us > p.flywheel_as_of_us AND c.tick_us <= p.flywheel_final_us AND c.tick_us <= {through_us})"
+  SELECT DISTINCT prediction_id, tick_us, event_us, exposure, contract_version FROM (
+    SELECT p.prediction_id, p.flywheel_event_us AS event_us, p.exposure, p.contract_version,
+      p.flywheel_as_of_us AS as_of_us, p.flywheel_final_us AS final_us,
+      CASE WHEN p.flywheel_moment_us IS NULL THEN p.flywheel_as_of_us ELSE coalesce(b.open_us, p.flywheel_moment_us) END AS tick_us
+    FROM (
+      SELECT p.*, {} AS flywheel_moment_us FROM sealed p JOIN moments m ON m.prediction_id = p.prediction_id) p
+    LEFT JOIN bars b ON b.kafka_partition = p.kafka_partition AND p.flywheel_moment_us BETWEEN b.first_us AND b.last_us) t
+  WHERE tick_us <= {through_us} AND (tick_us = as_of_us OR tick_us > as_of_us AND tick_us <= final_us))",
+        ticks::tick_from(model, "m.moment_us"),
     );
     let mut queries = vec![ticks::bars(names, model), ticks::firsts(names), ticks::sealed(model)];
-    queries.extend([labels::rules(model), labels::stated(names), ticks, due]);
+    queries.extend([labels::rules(model), labels::stated(names), moments, due]);
     queries.extend(labels::queries(names, model));
     queries.push(revised(names, model));
     // A batch job writes revisions of its own labels, in which those of the joiner have no status.
@@ -57,7 +57,9 @@ changes AS (
     let sides = Sides {
         table: "revisions",
         columns: columns.collect(),
-        right: "revised s JOIN firsts p ON p.prediction_id = s.prediction_id WHERE s.is_changed".to_owned(),
+        right: "revised r JOIN states s ON s.prediction_id = r.prediction_id AND s.tick_us = r.tick_us
+  JOIN firsts p ON p.prediction_id = s.prediction_id"
+            .to_owned(),
         found: format!(
             "{} t WHERE {} <= {through_us} AND ({is_own})",
             names.table("label_revisions"),
@@ -69,19 +71,21 @@ changes AS (
     compare::text(names, sides)
 }
 
-/// The states, and whether a value or a status is another than at the tick before.
+/// The ticks at which a value or a status is another than at the tick before.
 fn revised(names: &Names, model: &Model) -> String {
-    let over = "OVER (PARTITION BY s.prediction_id ORDER BY s.tick_us)";
-    let differ = model.streaming().flat_map(|label| {
+    let texts = model.streaming().flat_map(|label| {
         let value = names.told(&format!("s.value_of_{}", label.name), &arrow_of(&label.ty));
-        let status = format!("s.status_of_{}", label.name);
-        [value, status].map(|text| format!("{text} IS DISTINCT FROM lag({text}) {over}"))
+        [value, format!("s.status_of_{}", label.name)]
     });
-    let differ: Vec<String> = differ.collect();
-    let differ = if differ.is_empty() { "FALSE".to_owned() } else { differ.join("\n      OR ") };
+    let told = names.list(&texts.collect::<Vec<_>>());
+    let over = "OVER (PARTITION BY s.prediction_id ORDER BY s.tick_us)";
+    // Nothing but the ticks, to which the states are joined once more: where a condition on all of the labels stands below the
+    // columns of a row, Spark infers as many other conditions as these have subsets.
     format!(
         "revised AS (
-  SELECT s.*, row_number() {over} > 1 AND ({differ}) AS is_changed
-  FROM states s)"
+  SELECT prediction_id, tick_us FROM (
+    SELECT s.prediction_id, s.tick_us, row_number() {over} AS turn, s.told, lag(s.told) {over} AS told_before
+    FROM (SELECT s.prediction_id, s.tick_us, {told} AS told FROM states s) s) s
+  WHERE turn > 1 AND told IS DISTINCT FROM told_before)"
     )
 }
