@@ -18,6 +18,7 @@ mod servers;
 mod tables;
 mod tidy;
 mod trouble;
+mod views;
 
 /// The demonstration's binary.
 const DEMONSTRATION: &str = env!("CARGO_BIN_EXE_demonstration");

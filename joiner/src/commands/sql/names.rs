@@ -193,7 +193,7 @@ impl Names<'_> {
     }
 
     /// The number that hexadecimal digits say.
-    pub(super) fn from_hex(&self, digits: &str) -> String {
+    pub(super) fn hexadecimal(&self, digits: &str) -> String {
         match self.engine {
             Engine::Spark => format!("CAST(conv({digits}, 16, 10) AS BIGINT)"),
             Engine::Trino => format!("from_base({digits}, 16)"),

@@ -117,6 +117,11 @@ impl Random {
     }
 }
 
+/// The first tick at or after an instant: what is appended then is known after it, and drained at a tick.
+fn on_grid(time_ms: i64) -> i64 {
+    (time_ms + 5 * MINUTE - 1).div_euclid(5 * MINUTE) * 5 * MINUTE
+}
+
 /// A record that is to be appended.
 enum Entry {
     Prediction(Copy),
@@ -144,8 +149,7 @@ fn draw(random: &mut Random, contracts: &BTreeMap<i32, Contract>, partitions: i3
             let delay = if random.one_in(4) { random.minutes(0, 200) } else { random.minutes(0, 3) };
             // Sometimes just when a tick, less the drain, is.
             let time = event_ms + delay;
-            let time =
-                if random.one_in(5) { (time + 5 * MINUTE - 1).div_euclid(5 * MINUTE) * 5 * MINUTE } else { time };
+            let time = if random.one_in(5) { on_grid(time) } else { time };
             entries.push((time, Entry::Prediction(copy.clone())));
         }
         let mut stated: Vec<Statement> = Vec::new();
@@ -167,7 +171,7 @@ fn draw(random: &mut Random, contracts: &BTreeMap<i32, Contract>, partitions: i3
                     _ => random.minutes(0, 8),
                 };
             // At a tick itself, which is not before it.
-            let ingest_ms = if random.one_in(3) { (ingest_ms / (5 * MINUTE) + 1) * 5 * MINUTE } else { ingest_ms };
+            let ingest_ms = if random.one_in(3) { on_grid(ingest_ms) } else { ingest_ms };
             // A clock that is ahead now and then.
             let event_ms = if random.one_in(10) { event_ms + 20 * MINUTE } else { event_ms };
             let op = if random.one_in(6) { Op::Retract } else { Op::Assert };

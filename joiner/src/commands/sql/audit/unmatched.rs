@@ -20,7 +20,7 @@ pub(super) fn text(names: &Names, model: &Model, through_us: i64) -> String {
         |says: &dyn Fn(&Contract) -> String| model.by_version(&stated_under, |contract| Some(says(contract)));
     let event_us = if model.has_minted_ids() {
         let digits = "(substr(s.prediction_id, 1, 8) || substr(s.prediction_id, 10, 4))";
-        format!("CASE WHEN {} THEN {} * 1000 END", names.matches("s.prediction_id", MINTED), names.from_hex(digits))
+        format!("CASE WHEN {} THEN {} * 1000 END", names.matches("s.prediction_id", MINTED), names.hexadecimal(digits))
     } else {
         "(s.t_us - mod(mod(s.t_us, 1000) + 1000, 1000))".to_owned()
     };
