@@ -1,5 +1,5 @@
 //! Three joiners in one group, which are killed and stopped at random moments, stopped for longer than the group waits for
-//! them, too: the tables are those of a quiet run, whoever's partitions went where.
+//! them, too: the tables are those of a quiet run and what SQL computes from the raw ones, whoever's partitions went where.
 //!
 //! The moments are random; the seed is printed and taken from `FLYWHEEL_TEST_SEED` where that is set. `FLYWHEEL_TEST_FAULTS`
 //! says how many faults there are to be at the least; else it is [`FAULTS_MIN`].
@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::chaos::{Processes, next, seed};
 use crate::kafka::{differences, publish};
-use crate::{DEMONSTRATION, options};
+use crate::{DEMONSTRATION, options, views};
 
 const DAYS: u32 = 10;
 const FAULTS_MIN: usize = 25;
@@ -137,6 +137,8 @@ fn three_joiners_that_die_and_stall_do_what_one_does() {
         assert!(numbers[0] > 0 && numbers[0] == numbers[1] && numbers[2..] == [0, 0, 0], "{line}");
     }
     assert_eq!(differences(set, "three_quiet", "three"), Rows::new());
+    // Revisions and all, as SQL computes them from the raw tables.
+    views::agree(set, "three");
     for table in ["predictions", "outcomes", "training", "label_revisions", "unmatched"] {
         let paths = format!("SELECT file_path FROM three.flight_delay_{table}.files");
         let paths: Vec<Value> = spark_sql(set.spark(), &paths).unwrap().into_iter().map(|row| row[0].clone()).collect();

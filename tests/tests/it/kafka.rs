@@ -10,7 +10,7 @@ use flywheel_tests::readers::{Python, Rows, duckdb_sql, pyiceberg, spark_sql, tr
 use flywheel_tests::servers::{Set, shared, skipped};
 use serde_json::json;
 
-use crate::{DEMONSTRATION, options, views};
+use crate::{DEMONSTRATION, options};
 
 const DAYS: u32 = 10;
 
@@ -109,7 +109,6 @@ fn the_demonstration_on_real_servers_gives_the_same_table() {
     run(set, "servers", &dir.path().join("servers"), &flights);
     agrees(set, "servers", &flights);
     assert_eq!(differences(set, "embedded", "servers"), Rows::new());
-    views::agree(set, "servers");
     the_example_scripts_run(set, "servers");
     assert_eq!(differences(set, "embedded", "servers"), Rows::new(), "after compaction");
 }

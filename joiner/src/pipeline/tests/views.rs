@@ -121,7 +121,8 @@ pub fn check(log: &Log, case: u64, answers: &[Vec<Vec<Value>>]) {
     let labels: Vec<&str> = labels[0].iter().map(|name| name.as_str().unwrap()).collect();
     let mut expected = unsealed(log, &sealed, &labels);
     let mut found: Vec<String> = live.iter().map(|row| json!(row).to_string()).collect();
-    (expected.sort(), found.sort());
+    expected.sort();
+    found.sort();
     assert_eq!(found, expected, "case {case}");
 }
 
