@@ -79,30 +79,34 @@ impl Pipeline {
     async fn over(&self, spans: &BTreeMap<i32, Span>) -> Result<BTreeSet<String>, PipelineError> {
         let longest = || self.contracts.versions().map(|contract| contract.longest_ms());
         let (Some(least), Some(greatest)) = (longest().min(), longest().max()) else { return Ok(BTreeSet::new()) };
-        let drain_ms = self.drain_ms;
+        let open: BTreeMap<i32, Times> = spans
+            .iter()
+            .filter_map(|(number, span)| Some((*number, (span.done.unwrap_or(EARLIEST_MS), span.ready?))))
+            .filter(|(_, (done, ready))| done < ready)
+            .collect();
+        let (Some(done), Some(ready)) =
+            (open.values().map(|times| times.0).min(), open.values().map(|times| times.1).max())
+        else {
+            return Ok(BTreeSet::new());
+        };
         let is_minted = self.has_minted_ids();
-        let mut ids = BTreeSet::new();
-        for (number, span) in spans {
-            let Some(ready) = span.ready.filter(|ready| span.done.is_none_or(|done| done < *ready)) else { continue };
-            // By ingest: those that were late, whose prediction's time was over already.
-            let from = span.done.map_or(EARLIEST_MS, |done| done - drain_ms);
-            // Where ids do not tell, all since the longest window may be meant.
-            let from = if is_minted { from } else { from.saturating_sub(greatest) };
-            let late = self
-                .stated((from, ready), |id, partition, _| {
-                    partition == *number && (!is_minted || time_of(id).is_some_and(|time| time + least <= ready))
-                })
-                .await?;
-            ids.extend(late);
-            if is_minted {
-                let from = span.done.map_or(0, |done| done - greatest + 1);
-                ids.extend(
-                    self.ids_between((from, ready - least + 1), ready)
-                        .await?
-                        .into_iter()
-                        .filter(|id| self.home(id) == *number),
-                );
-            }
+        // By ingest: those whose prediction's time was over already. Where ids do not tell that time, all that the longest
+        // window may concern.
+        let before = if is_minted { self.drain_ms } else { self.drain_ms.saturating_add(greatest) };
+        let mut ids = self
+            .stated((done.saturating_sub(before), ready), |id, partition, ingest_ms| {
+                let Some((done, ready)) = open.get(&partition) else { return false };
+                let is_new = ingest_ms >= done.saturating_sub(before) && ingest_ms < *ready;
+                is_new && (!is_minted || time_of(id).is_some_and(|time| time + least <= *ready))
+            })
+            .await?;
+        if is_minted {
+            let slice = |(done, ready): Times| (done.saturating_sub(greatest) + 1, ready - least + 1);
+            let closing = self.ids_between(slice((done, ready)), ready).await?;
+            ids.extend(closing.into_iter().filter(|id| {
+                let own = open.get(&self.home(id)).map(|times| slice(*times));
+                own.is_some_and(|(from, before)| time_of(id).is_some_and(|time| (from..before).contains(&time)))
+            }));
         }
         Ok(ids)
     }

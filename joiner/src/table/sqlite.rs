@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use iceberg::io::StorageFactory;
@@ -27,6 +27,9 @@ use super::error::TableError;
 
 /// How long a database that another process writes to is waited for. Its own transactions take milliseconds.
 const BUSY: Duration = Duration::from_secs(10);
+
+/// Between two attempts to open one that is busy.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The catalog, with every update confirmed.
 #[derive(Debug)]
@@ -58,11 +61,7 @@ impl Sqlite {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .busy_timeout(BUSY);
-        let pool = SqlitePoolOptions::new()
-            .max_connections(2)
-            .connect_with(options)
-            .await
-            .map_err(|source| TableError::Database { file: shown.clone(), source })?;
+        let pool = connect(options).await.map_err(|source| TableError::Database { file: shown.clone(), source })?;
         let catalog = SqlCatalogBuilder::default()
             .uri(format!("sqlite:{}", escape(text)))
             .warehouse_location(warehouse)
@@ -74,6 +73,7 @@ impl Sqlite {
         Ok(Sqlite { catalog, name: name.to_owned(), pool })
     }
 
+    /// Whether the catalog shows what was reported as done.
     async fn confirm(&self, table: &Table) -> Result<()> {
         let unclear = |what: String| Error::new(ErrorKind::Unexpected, what);
         let ident = table.identifier();
@@ -94,6 +94,23 @@ impl Sqlite {
             Err(unclear("the catalog does not show the commit: it was undone, or has been built upon".to_owned()))
         }
     }
+}
+
+/// Connects. The change to write-ahead logging does not wait for another process that makes it: it is tried again.
+async fn connect(options: SqliteConnectOptions) -> std::result::Result<SqlitePool, sqlx::Error> {
+    let end = Instant::now() + BUSY;
+    loop {
+        match SqlitePoolOptions::new().max_connections(2).connect_with(options.clone()).await {
+            Err(error) if is_busy(&error) && Instant::now() < end => tokio::time::sleep(PAUSE).await,
+            connected => return connected,
+        }
+    }
+}
+
+/// `SQLITE_BUSY`, in the low byte of the extended codes too.
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+    code.is_some_and(|code| code & 0xff == 5)
 }
 
 /// The path within a `sqlite:` URL, which is percent-decoded and ends at a `?` or `#`.
