@@ -121,12 +121,17 @@ class Sidecar:
         return b"".join(path.read_bytes() for path in sorted(topic.glob("*/*.log")))
 
     def copies(self, kind="predictions", model="rows"):
-        """How many records of the topic have an id, by id. A record has its id as key, in a header and in its datum."""
-        counts = {}
-        for id in _ID.findall(self.written(kind, model)):
-            counts[id.decode()] = counts.get(id.decode(), 0) + 1
-        assert all(count % 3 == 0 for count in counts.values()), "a record no longer has its id three times"
-        return {id: count // 3 for id, count in counts.items()}
+        """How many records of the topic have an id, by id. A record has its id as key, in a header and in its datum, and fewer
+        of them while it is being written: then it is looked at again."""
+        end_s = time.monotonic() + BOUND_S
+        while True:
+            counts = {}
+            for id in _ID.findall(self.written(kind, model)):
+                counts[id.decode()] = counts.get(id.decode(), 0) + 1
+            if all(count % 3 == 0 for count in counts.values()):
+                return {id: count // 3 for id, count in counts.items()}
+            assert time.monotonic() < end_s, "a record no longer has its id three times"
+            time.sleep(0.05)
 
     def await_ids(self, ids, model="rows"):
         """Waits until the topic has every one of these predictions, and sees that it has no others."""
