@@ -218,6 +218,25 @@ mod tests {
         check(1 << 54 | 1, -22);
     }
 
+    #[test]
+    fn quotients_are_exact() {
+        let (low, high) = (1_u64 << 63, u64::MAX);
+        for five in &FIVES {
+            let d = five.shifted;
+            let mut word = 0x9e37_79b9_7f4a_7c15_u64;
+            let random = (0..20_000).map(|_| {
+                word = word.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
+                word | low
+            });
+            for dividend in [low, low + 1, d, d - 1, d.saturating_add(1), high - 1, high].into_iter().chain(random) {
+                let dividend = dividend | low;
+                let (quotient, rest) =
+                    ((u128::from(dividend) << 63) / u128::from(d), (u128::from(dividend) << 63) % u128::from(d));
+                assert_eq!(five.divide(dividend), (u64::try_from(quotient).unwrap(), rest == 0), "{dividend} / {d}");
+            }
+        }
+    }
+
     /// Texts that lie on the middle between two f32 and just beside it: nearer to it than any f64 but itself.
     #[test]
     fn floats_are_rounded_once() {

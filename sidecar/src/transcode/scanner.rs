@@ -469,3 +469,26 @@ fn code_point(escape: &str) -> (u32, &str) {
     }
     (high, after)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_taken_where_all_of_it_comes() {
+        for name in ["a\":", "aaaa_f\":", "aaaa_fe\":", "first_distance\":", "a_name_of_more_than_two_words\":"] {
+            let text = format!("{name}1");
+            let mut scanner = Scanner::new(&text);
+            assert!(scanner.take_name(name.as_bytes()) && scanner.at == name.len());
+            assert!(!scanner.take_name(name.as_bytes()), "the text is over");
+            // One byte is another, wherever it is.
+            for at in 0..name.len() {
+                let mut other = text.clone().into_bytes();
+                other[at] ^= 1;
+                let other = String::from_utf8(other).unwrap();
+                let mut scanner = Scanner::new(&other);
+                assert!(!scanner.take_name(name.as_bytes()) && scanner.at == 0, "{other}");
+            }
+        }
+    }
+}
