@@ -25,6 +25,11 @@ pub fn time_ms(id: &Uuid) -> Option<i64> {
         .then(|| bytes[..6].iter().fold(0, |time, byte| (time << 8) | i64::from(*byte)))
 }
 
+/// The same of an id's text, in whatever spelling.
+pub fn time_ms_of(text: &str) -> Option<i64> {
+    Uuid::try_parse(text).ok().as_ref().and_then(time_ms)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,4 +1,4 @@
-//! `flywheel-joiner dead-letter`: what could not be accepted or landed, a JSON object a line, oldest first.
+//! `flywheel-joiner dead-letter`: what could not be accepted or landed, a JSON object a line.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -29,19 +29,19 @@ pub async fn run(config: Config, arguments: Arguments) -> Result<ExitCode, Box<d
     let spec = table::dead_letter();
     let Some(table) = warehouse.load(&spec.name).await? else { return Ok(ExitCode::SUCCESS) };
     let since = arguments.since.map_or(Predicate::All, |since| Predicate::ReceivedFrom(since.timestamp_millis()));
-    let mut letters = rows::read(&table, since).await?;
     let text = |letter: &Map<String, Value>, name: &str| letter.get(name).and_then(Value::as_str).map(str::to_owned);
     let is_wanted = |letter: &Map<String, Value>, name: &str, wanted: &Option<String>| {
         wanted.is_none() || text(letter, name) == *wanted
     };
-    letters.retain(|letter| {
-        is_wanted(letter, "model", &arguments.model) && is_wanted(letter, "reason", &arguments.reason)
-    });
-    letters.sort_by_key(|letter| text(letter, spec.day_of));
-    // Copies of a letter share its id.
+    // Copies of a letter share its id. Of the letters themselves, with their bodies, one is in memory at a time.
     let mut seen = BTreeSet::new();
-    for letter in letters.iter().filter(|letter| seen.insert(text(letter, "dead_letter_id"))) {
-        println!("{}", serde_json::to_string(letter)?);
-    }
+    rows::each(&table, since, |letter| {
+        let is_wanted =
+            is_wanted(&letter, "model", &arguments.model) && is_wanted(&letter, "reason", &arguments.reason);
+        if is_wanted && seen.insert(text(&letter, "dead_letter_id")) {
+            println!("{}", Value::Object(letter));
+        }
+    })
+    .await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -37,7 +37,7 @@ const TABLES: [(&str, bool, &str); 5] = [
 pub async fn run(config: Config, arguments: Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let warehouse = Warehouse::open(&config.catalog()).await?;
     let Arguments { prediction_id, model } = arguments;
-    let event_ms = uuid::Uuid::try_parse(&prediction_id).ok().as_ref().and_then(id::time_ms);
+    let event_ms = id::time_ms_of(&prediction_id);
     let mut found = Map::new();
     for (suffix, is_by_event_time, order) in TABLES {
         let Some(table) = warehouse.load(&format!("{model}_{suffix}")).await? else { continue };
@@ -46,7 +46,8 @@ pub async fn run(config: Config, arguments: Arguments) -> Result<ExitCode, Box<d
         if let Some(event_ms) = event_ms.filter(|_| is_by_event_time) {
             predicates.push(Predicate::EventTimeBetween(event_ms, event_ms + 1));
         }
-        let mut rows = rows::read(&table, Predicate::And(predicates)).await?;
+        let mut rows = Vec::new();
+        rows::each(&table, Predicate::And(predicates), |row| rows.push(row)).await?;
         let text = |row: &Map<String, Value>| row.get(order).and_then(Value::as_str).unwrap_or_default().to_owned();
         rows.sort_by_key(text);
         found.insert(suffix.to_owned(), rows.into());

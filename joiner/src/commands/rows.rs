@@ -12,15 +12,18 @@ use serde_json::{Map, Number, Value};
 
 use crate::table::{Predicate, Table, TableError};
 
-/// The rows of `table` for which the predicate is true.
+/// Hands on the rows of `table` for which the predicate is true, one by one.
 ///
 /// # Errors
 /// Of the store.
-pub async fn read(table: &Table, predicate: Predicate) -> Result<Vec<Map<String, Value>>, TableError> {
+pub async fn each(
+    table: &Table,
+    predicate: Predicate,
+    mut take: impl FnMut(Map<String, Value>),
+) -> Result<(), TableError> {
     let schema = table.arrow_schema();
     let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     let mut batches = table.scan(&columns, predicate).await?;
-    let mut rows = Vec::new();
     while let Some(batch) = batches.try_next().await? {
         for row in 0..batch.num_rows() {
             let cells = object(&batch, row).map_err(|source| TableError::Arrow {
@@ -28,10 +31,10 @@ pub async fn read(table: &Table, predicate: Predicate) -> Result<Vec<Map<String,
                 action: "showing rows",
                 source,
             })?;
-            rows.push(cells);
+            take(cells);
         }
     }
-    Ok(rows)
+    Ok(())
 }
 
 fn object(batch: &RecordBatch, row: usize) -> Result<Map<String, Value>, ArrowError> {

@@ -58,15 +58,8 @@ impl Pipeline {
     /// stays as it is, its files included, and is tried again: a commit may be repeated with the same batch after any
     /// error. All other errors end the pipeline, which is then begun anew from what the tables have recorded.
     pub(super) async fn settle(&mut self) -> Result<(), PipelineError> {
-        let settled = match self.commit().await {
-            Ok(()) => match self.seal().await {
-                Ok(_) => self.follow().await,
-                Err(error) => Err(error),
-            },
-            Err(error) => Err(error),
-        };
-        match settled {
-            Ok(_) => {
+        match self.commit_and_seal().await {
+            Ok(()) => {
                 self.put_off = None;
                 Ok(())
             }
@@ -83,6 +76,12 @@ impl Pipeline {
             }
             Err(error) => Err(error),
         }
+    }
+
+    async fn commit_and_seal(&mut self) -> Result<(), PipelineError> {
+        self.commit().await?;
+        self.seal().await?;
+        self.follow().await
     }
 
     /// Appends tick records to partitions that were silent, unless the writers keep the time. A log that is away gets

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use arrow::array::{Array as _, Int32Array, StringArray, TimestampMicrosecondArray};
 use flywheel_schemas::contract::Ids;
-use flywheel_schemas::id;
+use flywheel_schemas::id::time_ms_of;
 use futures::TryStreamExt;
 
 use crate::label::{SERVED, Statement};
@@ -80,7 +80,7 @@ impl Pipeline {
         let mut predicates: Vec<Predicate> = Vec::new();
         let mut times: Vec<Times> = slices.to_vec();
         if self.has_minted_ids() {
-            times.extend(ids.iter().filter_map(|id| time_of(id)).map(|time| (time, time + 1)));
+            times.extend(ids.iter().filter_map(|id| time_ms_of(id)).map(|time| (time, time + 1)));
         } else {
             let ids: Vec<String> = ids.iter().cloned().collect();
             predicates.extend(ids.chunks(IDS_PER_SCAN).map(|ids| Predicate::PredictionIds(ids.to_vec())));
@@ -125,7 +125,7 @@ impl Pipeline {
         ids: &[(&'a str, i64)],
     ) -> Result<HashMap<&'a str, Vec<Statement>>, PipelineError> {
         let expired_before_ms = self.index.expired_before_ms()?;
-        let is_expired = |id: &str| expired_before_ms > 0 && time_of(id).is_none_or(|time| time < expired_before_ms);
+        let is_expired = |id: &str| expired_before_ms > 0 && time_ms_of(id).is_none_or(|time| time < expired_before_ms);
         let mut all: HashMap<&str, Vec<Statement>> = HashMap::with_capacity(ids.len());
         for (id, before_ms) in ids.iter().filter(|(id, _)| !is_expired(id)) {
             all.insert(id, self.index.statements(id, *before_ms)?);
@@ -145,11 +145,6 @@ impl Pipeline {
         }
         Ok(all)
     }
-}
-
-/// The event time that a minted id holds.
-pub(super) fn time_of(id: &str) -> Option<i64> {
-    uuid::Uuid::try_parse(id).ok().as_ref().and_then(id::time_ms)
 }
 
 /// Ranges that hold all of these, few and in order: the widest gaps between them stay gaps.

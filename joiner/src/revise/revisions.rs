@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int32Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder};
 use arrow::datatypes::{Field, Schema};
+use flywheel_schemas::id::time_ms_of;
 
-use super::candidates::{Found, Times, time_of};
+use super::candidates::{Found, Times};
 use super::final_tick;
 use crate::decode::LabelColumns;
 use crate::label::{self, LabelState, Statement};
@@ -45,7 +46,7 @@ impl Pipeline {
                 let Some(Span { done, ready: Some(ready), .. }) = spans.get(&partition) else { return false };
                 let is_new = done.is_none_or(|done| ingest_ms >= done) && ingest_ms < *ready;
                 // What is not sealed before the last tick is not revised at it.
-                is_new && (!is_minted || time_of(id).is_some_and(|time| time + seal_ms < *ready))
+                is_new && (!is_minted || time_ms_of(id).is_some_and(|time| time + seal_ms < *ready))
             })
             .await?;
         if rows_max.is_some_and(|rows_max| ids.len() > rows_max) {

@@ -24,9 +24,10 @@ use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray, TimestampMi
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Field, Schema};
 use flywheel_schemas::contract::Contract;
+use flywheel_schemas::id::time_ms_of;
 use futures::TryStreamExt;
 
-use super::candidates::{Found, Times, time_of};
+use super::candidates::{Found, Times};
 use super::final_tick;
 use crate::bar::Bars;
 use crate::label::{Place, Statement, is_of_batch, place};
@@ -97,7 +98,7 @@ impl Pipeline {
             .stated((done.saturating_sub(before), ready), |id, partition, ingest_ms| {
                 let Some((done, ready)) = open.get(&partition) else { return false };
                 let is_new = ingest_ms >= done.saturating_sub(before) && ingest_ms < *ready;
-                is_new && (!is_minted || time_of(id).is_some_and(|time| time + least <= *ready))
+                is_new && (!is_minted || time_ms_of(id).is_some_and(|time| time + least <= *ready))
             })
             .await?;
         if is_minted {
@@ -105,7 +106,7 @@ impl Pipeline {
             let closing = self.ids_between(slice((done, ready)), ready).await?;
             ids.extend(closing.into_iter().filter(|id| {
                 let own = open.get(&self.home(id)).map(|times| slice(*times));
-                own.is_some_and(|(from, before)| time_of(id).is_some_and(|time| (from..before).contains(&time)))
+                own.is_some_and(|(from, before)| time_ms_of(id).is_some_and(|time| (from..before).contains(&time)))
             }));
         }
         Ok(ids)
@@ -150,7 +151,7 @@ impl Pipeline {
                 continue;
             };
             let stated = self.stated_under(statement)?;
-            let event_ms = match time_of(id).filter(|_| self.has_minted_ids()) {
+            let event_ms = match time_ms_of(id).filter(|_| self.has_minted_ids()) {
                 Some(time) => time,
                 None => statement.time_us().div_euclid(1000),
             };

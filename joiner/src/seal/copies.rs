@@ -13,6 +13,7 @@ use arrow::row::{RowConverter, SortField};
 use futures::TryStreamExt;
 
 use super::Span;
+use crate::letters::column;
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::table::Predicate;
 
@@ -163,10 +164,6 @@ impl<'a> Copies<'a> {
     ];
 
     pub fn of(batch: &'a RecordBatch) -> Result<Copies<'a>, PipelineError> {
-        fn column<'a, T: Array + 'static>(batch: &'a RecordBatch, name: &'static str) -> Result<&'a T, PipelineError> {
-            let column = batch.column_by_name(name).and_then(|column| column.as_any().downcast_ref());
-            column.ok_or(PipelineError::Column { name })
-        }
         Ok(Copies {
             ids: column(batch, "prediction_id")?,
             event_times: column(batch, "event_time")?,

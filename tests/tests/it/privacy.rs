@@ -72,7 +72,13 @@ async fn no_private_value_is_in_a_topic_or_a_table() {
     until("the row and the letters", async || text("m_predictions").len() == 1 && text("dead_letter").len() == 3).await;
     let kept = text("m_predictions").concat() + &text("dead_letter").concat();
     assert!(kept.contains(CONTROL) && kept.contains("***"), "{kept}");
-    let mut bytes = kept.into_bytes();
+    let letters = system.joiner.command("dead-letter").unwrap();
+    assert_eq!(letters.lines().count(), 3, "{letters}");
+    for letter in letters.lines() {
+        let letter: serde_json::Value = serde_json::from_str(letter).unwrap();
+        assert!(letter["reason"].is_string() && letter["model"] == "m", "{letter}");
+    }
+    let mut bytes = (kept + &letters).into_bytes();
     let topics =
         [wire::topic(prefix, "m", Kind::Predictions), wire::dead_letter_topic(prefix), wire::ledger_topic(prefix)];
     for topic in topics {

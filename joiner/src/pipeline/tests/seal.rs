@@ -146,6 +146,30 @@ async fn a_gap_puts_off_what_would_be_sealed_in_it() {
 }
 
 #[tokio::test]
+async fn what_follows_the_training_table_is_made_up_for_by_the_next_joiner() {
+    let rig = Rig::new(1).await;
+    let t = START + MINUTE;
+    rig.tick(START).await;
+    rig.predict(1, t, t, 1.0).await;
+    rig.ticks(START + 5 * MINUTE, START + 90 * MINUTE).await;
+    let mut first = rig.pipeline("a").await;
+    rig::read(&mut first).await.unwrap();
+    first.commit().await.unwrap();
+    first.seal().await.unwrap();
+    // It ends before the other two commits.
+    drop(first);
+    let through = async || crate::commands::status::completeness(&rig.shared.warehouse, "m").await.unwrap().through_ms;
+    assert_eq!(through().await, None, "the training table alone says nothing");
+    let mut second = rig.pipeline("b").await;
+    rig::read(&mut second).await.unwrap();
+    second.quiet = true;
+    assert!(second.is_due(), "nothing new has come, and yet there is something to do");
+    second.settle().await.unwrap();
+    assert_eq!(through().await, Some(START + 90 * MINUTE));
+    assert!(!second.is_due());
+}
+
+#[tokio::test]
 async fn two_joiners_seal_a_tick_once() {
     let rig = Rig::new(2).await;
     rig.tick(START).await;
