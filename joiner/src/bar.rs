@@ -10,6 +10,8 @@
 //! | its first record, appended at g1 | T ≤ g1 + drain |
 //! | consecutive append times g0 < g1, more than five minutes apart | g0 < T ≤ g1 + max(drain, (g1 − g0) / 8) |
 //!
+//! The gate bars ticks too ([`crate::gate`]).
+//!
 //! All times are milliseconds since the epoch. Bars only grow at the log's end: whatever bars a tick has been read
 //! before the watermark passes that tick.
 
@@ -24,12 +26,20 @@ pub struct Bar {
     pub through_ms: i64,
 }
 
+/// A bar of a partition, and why: `start`, `gap` or the cause of a gate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Barred {
+    pub partition: i32,
+    pub bar: Bar,
+    pub cause: String,
+}
+
 /// The grid of a model and the bars of one of its partitions.
 #[derive(Debug, Clone)]
 pub struct Bars {
     grid_ms: i64,
     drain_ms: i64,
-    /// Disjoint or not, in no order: a partition has few.
+    /// From tick to tick, such that no two of them touch, in no order: a partition has few.
     bars: Vec<Bar>,
 }
 
@@ -53,11 +63,39 @@ impl Bars {
         }
     }
 
-    /// Adds a bar; adding one again changes nothing.
+    /// How far before a tick a source of labels may be complete: five minutes and `drain`, in milliseconds.
+    pub fn allowance_ms(&self) -> i64 {
+        GAP_MS + self.drain_ms
+    }
+
+    /// Adds a bar, which becomes one with those that it touches; adding one again changes nothing.
     pub fn add(&mut self, bar: Bar) {
-        if !self.bars.contains(&bar) {
-            self.bars.push(bar);
-        }
+        let mut bar = self.on_grid(&bar);
+        // Bars do not touch each other, so what is taken in here touches none of those that were left.
+        self.bars.retain(|other| {
+            let apart = !bar.touches(other);
+            if !apart {
+                bar = bar.with(other);
+            }
+            apart
+        });
+        self.bars.push(bar);
+    }
+
+    /// Whether every tick of a bar is barred already.
+    pub fn covers(&self, bar: &Bar) -> bool {
+        let bar = self.on_grid(bar);
+        self.bars.iter().any(|other| other.with(&bar) == *other)
+    }
+
+    /// The same ticks between two ticks: bars without a tick between them touch.
+    fn on_grid(&self, bar: &Bar) -> Bar {
+        Bar { after_ms: bar.after_ms.map(|after| self.tick_at(after)), through_ms: self.tick_at(bar.through_ms) }
+    }
+
+    /// Where `tick` is barred, the tick after which all up to it are; none where that is the beginning of all.
+    pub fn barred_since(&self, tick: i64) -> Option<i64> {
+        self.bars.iter().find(|bar| bar.holds(tick)).and_then(|bar| bar.after_ms)
     }
 
     /// The last tick at or before `time_ms`, open or not.
@@ -93,6 +131,17 @@ impl Bars {
 }
 
 impl Bar {
+    fn touches(&self, other: &Bar) -> bool {
+        let begins_by = |bar: &Bar, through: i64| bar.after_ms.is_none_or(|after| after <= through);
+        begins_by(self, other.through_ms) && begins_by(other, self.through_ms)
+    }
+
+    /// Both and what lies between them.
+    fn with(&self, other: &Bar) -> Bar {
+        // None is the earliest.
+        Bar { after_ms: self.after_ms.min(other.after_ms), through_ms: self.through_ms.max(other.through_ms) }
+    }
+
     fn holds(&self, tick: i64) -> bool {
         self.after_ms.is_none_or(|after| after < tick) && tick <= self.through_ms
     }

@@ -9,7 +9,7 @@ use arrow::array::{
 };
 use futures::TryStreamExt;
 
-use crate::bar::Bar;
+use crate::bar::{Bar, Barred};
 use crate::pipeline::PipelineError;
 use crate::source::Record;
 use crate::table::{Predicate, Table};
@@ -90,13 +90,14 @@ pub(crate) async fn append(table: &mut Table, letters: &[DeadLetter]) -> Result<
 }
 
 /// Appends bars of a model's partitions to the seal log. A bar without an `after` is a partition's start.
-pub(crate) async fn append_bars(table: &mut Table, model: &str, bars: &[(i32, Bar)]) -> Result<(), PipelineError> {
-    let after: TimestampMicrosecondArray = bars.iter().map(|(_, bar)| bar.after_ms.map(|after| after * 1000)).collect();
-    let through = bars.iter().map(|(_, bar)| bar.through_ms * 1000);
-    let causes = bars.iter().map(|(_, bar)| if bar.after_ms.is_none() { "start" } else { "gap" });
+pub(crate) async fn append_bars(table: &mut Table, model: &str, bars: &[Barred]) -> Result<(), PipelineError> {
+    let after: TimestampMicrosecondArray =
+        bars.iter().map(|barred| barred.bar.after_ms.map(|after| after * 1000)).collect();
+    let through = bars.iter().map(|barred| barred.bar.through_ms * 1000);
+    let causes = bars.iter().map(|barred| &barred.cause);
     let rows = RecordBatch::try_from_iter([
         ("model", Arc::new(StringArray::from_iter_values(bars.iter().map(|_| model))) as ArrayRef),
-        ("kafka_partition", Arc::new(Int32Array::from_iter_values(bars.iter().map(|(number, _)| *number)))),
+        ("kafka_partition", Arc::new(Int32Array::from_iter_values(bars.iter().map(|barred| barred.partition)))),
         ("closed_after", Arc::new(after.with_timezone("+00:00"))),
         ("closed_through", Arc::new(TimestampMicrosecondArray::from_iter_values(through).with_timezone("+00:00"))),
         ("cause", Arc::new(StringArray::from_iter_values(causes))),

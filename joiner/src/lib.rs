@@ -28,6 +28,7 @@ mod revise;
 pub mod table;
 
 mod expiry;
+mod gate;
 mod side;
 pub mod completeness;
 mod admin;

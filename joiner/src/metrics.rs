@@ -10,6 +10,7 @@
 //! | `flywheel_joiner_commits_total` | table | snapshots committed |
 //! | `flywheel_joiner_fenced_total` | table | batches given up because another joiner had landed them |
 //! | `flywheel_joiner_gaps_total` | model | gaps in an outcome partition, which bar ticks |
+//! | `flywheel_joiner_gate_barred_partitions` | model, cause | partitions whose last tick a dead label source barred |
 //! | `flywheel_joiner_conflicting_duplicates_total` | model | copies of a prediction that differ from the first one |
 //! | `flywheel_joiner_partitions` | model | partitions that this joiner owns |
 //! | `flywheel_joiner_partition_waits` | model, kind, partition | 1 while a partition waits for a schema or a clock |
@@ -29,6 +30,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use flywheel_schemas::gate::Cause;
 use flywheel_schemas::wire::Kind;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -84,6 +86,15 @@ pub(crate) struct Waiting {
 type Waits = BTreeMap<(String, Kind, i32), Waiting>;
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfCause {
+    model: String,
+    cause: String,
+}
+
+/// By model, the causes that bar ticks, with the number of partitions.
+type Gates = BTreeMap<String, BTreeMap<Cause, usize>>;
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OfTable {
     table: String,
 }
@@ -105,6 +116,8 @@ pub(crate) struct Metrics {
     commits: Family<OfTable, Counter>,
     fenced: Family<OfTable, Counter>,
     gaps: Family<OfModel, Counter>,
+    gate_barred: Family<OfCause, Gauge>,
+    gates: Arc<Mutex<Gates>>,
     conflicting_duplicates: Family<OfModel, Counter>,
     partitions: Family<OfModel, Gauge>,
     waits: Family<OfSide, Gauge>,
@@ -132,6 +145,8 @@ impl Metrics {
             commits: Family::default(),
             fenced: Family::default(),
             gaps: Family::default(),
+            gate_barred: Family::default(),
+            gates: Arc::default(),
             conflicting_duplicates: Family::default(),
             partitions: Family::default(),
             waits: Family::default(),
@@ -154,6 +169,8 @@ impl Metrics {
         registry.register("commits", "Snapshots committed", metrics.commits.clone());
         registry.register("fenced", "Batches that another joiner had landed", metrics.fenced.clone());
         registry.register("gaps", "Gaps in an outcome partition", metrics.gaps.clone());
+        let help = "Partitions whose last tick a dead label source barred";
+        registry.register("gate_barred_partitions", help, metrics.gate_barred.clone());
         let duplicates = metrics.conflicting_duplicates.clone();
         registry.register("conflicting_duplicates", "Copies of a prediction that differ from the first", duplicates);
         registry.register("partitions", "Partitions owned", metrics.partitions.clone());
@@ -227,6 +244,28 @@ impl Metrics {
                 self.gaps.get_or_create(&of(model)).inc();
             }
         }
+    }
+
+    /// What bars ticks of a model now. Said where a cause begins, and where it ends.
+    pub fn gates(&self, model: &str, barred: &BTreeMap<&Cause, usize>) {
+        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = gates.remove(model).unwrap_or_default();
+        for (cause, partitions) in barred {
+            if !before.contains_key(*cause) {
+                tracing::error!(
+                    model,
+                    %cause,
+                    partitions,
+                    "a label source seems dead, no tick is open: restart it, or let ticks be open with flywheel-joiner release"
+                );
+            }
+            self.gate_barred.get_or_create(&of_cause(model, cause)).set(i64::try_from(*partitions).unwrap_or(i64::MAX));
+        }
+        for cause in before.keys().filter(|cause| !barred.contains_key(cause)) {
+            tracing::info!(model, %cause, "ticks are open again");
+            self.gate_barred.get_or_create(&of_cause(model, cause)).set(0);
+        }
+        gates.insert(model.to_owned(), barred.iter().map(|(cause, count)| ((*cause).clone(), *count)).collect());
     }
 
     /// Said once per commit; the first copies are in the training table, the others in the raw table alone.
@@ -355,6 +394,10 @@ impl Metrics {
 
 fn of(model: &str) -> OfModel {
     OfModel { model: model.to_owned() }
+}
+
+fn of_cause(model: &str, cause: &Cause) -> OfCause {
+    OfCause { model: model.to_owned(), cause: cause.to_string() }
 }
 
 fn side(model: &str, kind: Kind, partition: i32) -> OfSide {

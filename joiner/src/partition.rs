@@ -3,6 +3,7 @@
 use flywheel_schemas::wire::Kind;
 
 use crate::bar::Bars;
+use crate::gate::Gate;
 use crate::table::Mark;
 
 /// One topic's side of a partition.
@@ -63,6 +64,7 @@ pub(crate) struct Partition {
     pub revised_ms: Option<i64>,
     pub unmatched_ms: Option<i64>,
     pub bars: Bars,
+    pub gate: Gate,
 }
 
 impl Partition {

@@ -14,6 +14,7 @@ pub mod datum;
 pub mod table;
 
 pub mod client_options;
+pub mod gate;
 pub mod id;
 pub mod log;
 pub mod partition;

@@ -192,7 +192,7 @@ pub fn seal_log() -> Table {
             required("kafka_partition", Type::Int, "The partition"),
             optional("closed_after", Type::Timestamp, "Exclusive; null for all before closed_through"),
             required("closed_through", Type::Timestamp, "Inclusive"),
-            required("cause", Type::String, "start, gap, gate or release"),
+            required("cause", Type::String, "start, gap, progress:<source> or rate:<label>"),
         ],
         day_of: "closed_through",
     }

@@ -10,6 +10,8 @@ pub const PRODUCER_ID: &str = "flywheel-producer-id";
 pub const PRODUCER_SEQ: &str = "flywheel-producer-seq";
 /// Header of a tick record; its value is empty.
 pub const TICK: &str = "flywheel-tick";
+/// Header of a gate record, see [`crate::gate`]; its value is empty.
+pub const GATE: &str = "flywheel-gate";
 /// Header: W3C trace context, passed on as it came.
 pub const TRACEPARENT: &str = "traceparent";
 

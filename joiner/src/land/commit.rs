@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use flywheel_schemas::wire::Kind;
 
+use crate::gate::Gate;
 use crate::partition::{Partition, Side};
-use crate::pipeline::{Pipeline, PipelineError};
+use crate::pipeline::{Pipeline, PipelineError, said_property};
 use crate::table::{Mark, Outcome};
 
 /// Progress without rows is committed after this time at the latest.
@@ -41,7 +42,7 @@ impl Pipeline {
         Ok(())
     }
 
-    async fn keep_aside(&mut self) -> Result<(), PipelineError> {
+    pub(crate) async fn keep_aside(&mut self) -> Result<(), PipelineError> {
         if !self.aside.dead_letters.is_empty() {
             crate::letters::append(&mut self.dead_letter, &self.aside.dead_letters).await?;
             self.aside.dead_letters.clear();
@@ -69,7 +70,11 @@ impl Pipeline {
         let landing = self.landings.get_mut(kind);
         landing.cut()?;
         let files = landing.files().await?;
-        match landing.table.commit(files, &from, &to, &self.cluster, &[]).await? {
+        let said = match kind {
+            Kind::Predictions => Vec::new(),
+            Kind::Outcomes => said(&self.partitions, to.keys()),
+        };
+        match landing.table.commit(files, &from, &to, &self.cluster, &said).await? {
             Outcome::Committed => {
                 if kind == Kind::Outcomes {
                     let stamp: BTreeMap<i32, i64> = to.iter().map(|(number, mark)| (*number, mark.next)).collect();
@@ -80,10 +85,14 @@ impl Pipeline {
                     landing.table.name(),
                     landing.batches.iter().map(RecordBatch::num_rows).sum(),
                 );
-                landing.clear();
+                self.count_committed(kind)?;
+                self.landings.get_mut(kind).clear();
                 for (number, mark) in to {
                     if let Some(part) = self.partitions.get_mut(&number) {
                         part.side_mut(kind).landed = Some(mark);
+                        if kind == Kind::Outcomes {
+                            part.gate.landed = part.gate.read.clone();
+                        }
                     }
                     self.feed.landed(kind, number, mark.next);
                 }
@@ -108,10 +117,23 @@ impl Pipeline {
 
     /// Reads a partition again from what the table has recorded: another joiner landed what this one held.
     fn rewind(&mut self, kind: Kind, number: i32, recorded: Option<Mark>) -> Result<(), PipelineError> {
+        self.rates.end(number);
+        let said = self.recorded_said(number)?;
         if let Some(part) = self.partitions.get_mut(&number) {
             *part.side_mut(kind) = Side::new(recorded);
+            if kind == Kind::Outcomes {
+                part.gate = Gate { through_ms: part.gate.through_ms, ..Gate::new(said) };
+            }
             self.feed.assign(kind, number, recorded.map_or(-1, |mark| mark.next))?;
         }
         Ok(())
     }
+}
+
+/// What gate records have newly said of these partitions, as properties.
+fn said<'a>(partitions: &BTreeMap<i32, Partition>, numbers: impl Iterator<Item = &'a i32>) -> Vec<(String, String)> {
+    let gates = numbers.filter_map(|number| Some((number, &partitions.get(number)?.gate)));
+    let new = gates.filter(|(_, gate)| gate.read != gate.landed);
+    // A tree of texts and numbers always has JSON.
+    new.map(|(number, gate)| (said_property(*number), serde_json::to_string(&gate.read).unwrap_or_default())).collect()
 }

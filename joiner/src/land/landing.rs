@@ -6,7 +6,7 @@ use std::time::Instant;
 use arrow::array::RecordBatch;
 use flywheel_schemas::wire::Kind;
 
-use crate::bar::Bar;
+use crate::bar::Barred;
 use crate::decode::{DecodeError, Decoder, Rows};
 use crate::label::Statement;
 use crate::letters::DeadLetter;
@@ -101,7 +101,7 @@ impl Landing {
 #[derive(Default)]
 pub(crate) struct Aside {
     pub dead_letters: Vec<DeadLetter>,
-    pub bars: Vec<(i32, Bar)>,
+    pub bars: Vec<Barred>,
     /// When the oldest uncommitted row or letter was read.
     pub since: Option<Instant>,
 }

@@ -6,6 +6,7 @@
 //! | record | what becomes of it |
 //! |---|---|
 //! | tick record | time moves |
+//! | gate record in an outcome partition | said of its source ([`crate::gate`]); one that cannot be read: dead letter |
 //! | framed, schema known, datum well formed, id and times sound | a row |
 //! | schema id unknown, or registry away | its partition waits, with an alarm; the others go on |
 //! | a column of its schema is of another type in the table | its partition waits, with an alarm |
@@ -22,9 +23,11 @@ mod landing;
 use std::time::{Duration, Instant};
 
 use flywheel_schemas::contract::{Contract, Ids};
+use flywheel_schemas::gate::GateRecord;
 use flywheel_schemas::wire::Kind;
 use flywheel_schemas::{id, partition, wire};
 
+use crate::bar::Barred;
 use crate::contracts::SchemaFault;
 use crate::decode::{Keys, Origin};
 use crate::letters::DeadLetter;
@@ -47,6 +50,8 @@ const ROWS_PER_BATCH: usize = 8192;
 /// What becomes of one record.
 enum Landed {
     Passed,
+    /// It is passed, and says something about label sources.
+    Said(GateRecord),
     /// Its partition stops before it.
     Waits(String),
 }
@@ -79,27 +84,51 @@ impl Pipeline {
             let ingest_ms = side.ingest_ms(record.time_ms);
             match self.land(&record, ingest_ms).await? {
                 Landed::Passed => self.pass(&record, ingest_ms),
+                Landed::Said(gate) => {
+                    self.pass(&record, ingest_ms);
+                    self.hear(&record, gate, ingest_ms);
+                }
                 Landed::Waits(why) => self.hold(&record, &why),
             }
         }
         Ok(())
     }
 
-    /// Moves a side past a record, and notes the gap that an outcome record may end.
+    /// Moves a side past a record, and notes what an outcome record shows to be barred.
     fn pass(&mut self, record: &Record, ingest_ms: i64) {
         let Some(part) = self.partitions.get_mut(&record.partition) else { return };
-        if record.kind == Kind::Outcomes
-            && let Some(bar) = part.bars.observe(part.outcomes.last_ms(), ingest_ms)
-        {
-            part.bars.add(bar);
-            self.aside.bars.push((record.partition, bar));
-            self.metrics.gap(&self.model, record.partition, &bar);
+        if record.kind == Kind::Outcomes {
+            let last_ms = part.outcomes.last_ms();
+            if let Some(bar) = part.bars.observe(last_ms, ingest_ms) {
+                let cause = if bar.after_ms.is_none() { "start" } else { "gap" };
+                part.bars.add(bar);
+                self.aside.bars.push(Barred { partition: record.partition, bar, cause: cause.to_owned() });
+                self.metrics.gap(&self.model, record.partition, &bar);
+            }
+            let allowance_ms = part.bars.allowance_ms();
+            let of_sources = last_ms.map(|last| part.gate.read.barred(last, ingest_ms, self.grid_ms, allowance_ms));
+            for (cause, bar) in of_sources.into_iter().flatten() {
+                part.bars.add(bar);
+                self.aside.bars.push(Barred { partition: record.partition, bar, cause: cause.to_string() });
+            }
         }
         part.side_mut(record.kind).pass(record.offset, ingest_ms);
         if self.held.remove(&(record.kind, record.partition)).is_some() {
             self.metrics.partition_goes_on(&self.model, record.kind, record.partition);
         }
         self.heard.insert((record.kind, record.partition), Instant::now());
+    }
+
+    /// Takes up what a gate record says, after the ticks before it were looked at.
+    fn hear(&mut self, record: &Record, gate: GateRecord, ingest_ms: i64) {
+        let Some(part) = self.partitions.get_mut(&record.partition) else { return };
+        if let Some(done) = part.done_ms {
+            part.gate.read.forget(done);
+        }
+        tracing::debug!(model = self.model, partition = record.partition, ?gate, "gate record");
+        if let Err(error) = part.gate.read.take(gate, ingest_ms) {
+            self.bury(record, ingest_ms, "gate_full", error.to_string());
+        }
     }
 
     fn hold(&mut self, record: &Record, why: &str) {
@@ -139,6 +168,13 @@ impl Pipeline {
             }
         }
         if record.tick {
+            return Ok(Landed::Passed);
+        }
+        if let Some(header) = record.gate.as_deref().filter(|_| record.kind == Kind::Outcomes) {
+            match GateRecord::from_header(header) {
+                Ok(gate) => return Ok(Landed::Said(gate)),
+                Err(fault) => self.bury(record, ingest_ms, "invalid_gate_record", fault),
+            }
             return Ok(Landed::Passed);
         }
         let Some(value) = record.value.as_deref() else {

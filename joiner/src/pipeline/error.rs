@@ -22,6 +22,8 @@ pub(crate) enum PipelineError {
     UnknownContract { version: i32 },
     #[error("column `{name}` is missing or of another type")]
     Column { name: &'static str },
+    #[error("what the outcomes table has recorded of partition {partition}'s gate cannot be read: {cause}")]
+    Said { partition: i32, cause: String },
     #[error("rows: {0}")]
     Decode(String),
     #[error(

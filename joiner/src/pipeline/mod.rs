@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use crate::config::Config;
 use crate::contracts::Contracts;
 use crate::expiry::Expiry;
+use crate::gate::Rates;
 use crate::index::Index;
 use crate::land::{Aside, Landing, Landings};
 use crate::metrics::Metrics;
@@ -32,6 +33,7 @@ mod upkeep;
 mod tests;
 
 pub(crate) use error::PipelineError;
+pub(crate) use ownership::said_property;
 use upkeep::{IndexLevel, PutOff};
 
 /// Records taken from the feed in one turn: bounds the memory between two looks at what is waiting.
@@ -88,6 +90,7 @@ pub(crate) struct Pipeline {
     pub grid_ms: i64,
     pub drain_ms: i64,
     pub aside: Aside,
+    pub rates: Rates,
     /// Partitions that wait, and when they are tried again.
     pub held: HashMap<(Kind, i32), Instant>,
     /// When a partition last gave a record.
@@ -212,6 +215,7 @@ impl Pipeline {
             grid_ms,
             drain_ms,
             aside: Aside::default(),
+            rates: Rates::new(grid_ms),
             held: HashMap::new(),
             heard: HashMap::new(),
             committed: Instant::now(),

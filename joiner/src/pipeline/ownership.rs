@@ -8,6 +8,7 @@ use futures::TryStreamExt;
 
 use super::{Pipeline, PipelineError};
 use crate::bar::Bars;
+use crate::gate::{Gate, Said};
 use crate::partition::{Partition, Side};
 use crate::table::{Mark, Predicate, Table};
 
@@ -15,6 +16,11 @@ use crate::table::{Mark, Predicate, Table};
 async fn ticks(table: &mut Table) -> Result<BTreeMap<i32, i64>, PipelineError> {
     let marks = table.progress().await?.map(|progress| progress.marks).unwrap_or_default();
     Ok(marks.into_iter().filter_map(|(number, mark)| Some((number, mark.known()?.next))).collect())
+}
+
+/// The property of the outcomes table with what gate records have said of a partition.
+pub(crate) fn said_property(number: i32) -> String {
+    format!("flywheel.gate.{number}")
 }
 
 impl Pipeline {
@@ -37,6 +43,7 @@ impl Pipeline {
                 revised_ms: revisions.get(&number).copied(),
                 unmatched_ms: unmatched.get(&number).copied(),
                 bars: Bars::new(self.grid_ms, self.drain_ms),
+                gate: Gate::new(self.recorded_said(number)?),
             };
             if let Some(done) = part.done_ms
                 && [&part.predictions, &part.outcomes].iter().any(|side| side.last_ms().is_none_or(|last| last < done))
@@ -79,6 +86,7 @@ impl Pipeline {
     pub(super) fn leave_partitions(&mut self, numbers: &[i32]) -> Result<(), PipelineError> {
         for number in numbers {
             if self.partitions.remove(number).is_some() {
+                self.rates.end(*number);
                 self.feed.unassign(*number);
                 self.metrics.partition_left(&self.model, *number);
             }
@@ -89,6 +97,7 @@ impl Pipeline {
         self.landings.outcomes.clear();
         self.held.retain(|(_, number), _| self.partitions.contains_key(number));
         for (number, part) in &mut self.partitions {
+            part.gate.read = part.gate.landed.clone();
             for kind in [Kind::Predictions, Kind::Outcomes] {
                 let landed = part.side(kind).landed;
                 *part.side_mut(kind) = Side::new(landed);
@@ -117,6 +126,13 @@ impl Pipeline {
                 why: format!("it is on cluster {cluster}, the tables were filled from cluster {}", progress.cluster),
             }),
         }
+    }
+
+    /// What gate records have said of a partition, as the outcomes table has recorded it.
+    pub(crate) fn recorded_said(&self, number: i32) -> Result<Said, PipelineError> {
+        let table = &self.landings.outcomes.table;
+        let Some(text) = table.property(&said_property(number)) else { return Ok(Said::default()) };
+        serde_json::from_str(&text).map_err(|error| PipelineError::Said { partition: number, cause: error.to_string() })
     }
 
     /// Takes over what the seal log has barred for these partitions.

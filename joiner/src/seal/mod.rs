@@ -69,6 +69,7 @@ struct Slice {
 impl Pipeline {
     /// Seals all ticks that what is landed has passed. Returns whether any tick was done.
     pub(crate) async fn seal(&mut self) -> Result<bool, PipelineError> {
+        self.gate().await?;
         let mut any = false;
         // Each turn moves at least one partition by at least one tick, or ends.
         loop {
@@ -321,11 +322,11 @@ pub(crate) fn tick_mark(tick_ms: Option<i64>) -> Mark {
 
 /// The property that tells a scheduler how far the table is complete: the least tick done over all partitions, as
 /// RFC 3339; none while a partition has none.
-pub(crate) fn complete_through(marks: &BTreeMap<i32, Mark>, partitions: i32) -> Vec<(&'static str, String)> {
+pub(crate) fn complete_through(marks: &BTreeMap<i32, Mark>, partitions: i32) -> Vec<(String, String)> {
     if marks.len() < usize::try_from(partitions).unwrap_or(usize::MAX) {
         return Vec::new();
     }
     let least = marks.values().map(|mark| mark.next).min();
     let text = least.and_then(chrono::DateTime::from_timestamp_millis).map(|time| time.to_rfc3339());
-    text.map(|text| (crate::pipeline::COMPLETE_THROUGH, text)).into_iter().collect()
+    text.map(|text| (crate::pipeline::COMPLETE_THROUGH.to_owned(), text)).into_iter().collect()
 }

@@ -378,6 +378,7 @@ fn read(kind: Kind, partition: i32, record: &flywheel_spool::Record) -> Option<R
         producer_id: None,
         producer_seq: None,
         tick: false,
+        gate: None,
         headers: Vec::<(String, Option<Bytes>)>::new(),
     };
     for (name, value) in found.headers {
@@ -385,6 +386,7 @@ fn read(kind: Kind, partition: i32, record: &flywheel_spool::Record) -> Option<R
             wire::PRODUCER_ID => read.producer_id = text(value),
             wire::PRODUCER_SEQ => read.producer_seq = text(value).and_then(|text| text.parse().ok()),
             wire::TICK => read.tick = true,
+            wire::GATE => read.gate = Some(bytes(value).unwrap_or_default()),
             _ => {}
         }
     }

@@ -59,6 +59,8 @@ pub struct Record {
     pub producer_seq: Option<i64>,
     /// A tick record: it says only that time has come this far in its partition.
     pub tick: bool,
+    /// The header of a gate record.
+    pub gate: Option<Bytes>,
     /// All headers, kept only where the key belongs to another partition, so that [`Feed::reroute`] can pass them on.
     pub headers: Vec<(String, Option<Bytes>)>,
 }

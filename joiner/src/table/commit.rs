@@ -48,7 +48,7 @@ const INVALID_MAX: u32 = 3;
 const APPEND_KEY: &str = "flywheel.append";
 
 /// Table properties as they follow from the marks of all partitions.
-pub type Properties<'a> = dyn Fn(&BTreeMap<i32, Mark>) -> Vec<(&'static str, String)> + Send + Sync + 'a;
+pub type Properties<'a> = dyn Fn(&BTreeMap<i32, Mark>) -> Vec<(String, String)> + Send + Sync + 'a;
 
 impl Table {
     /// Lands a batch that lies between the marks `from` and `to` of the same partitions, both in one commit with its
@@ -63,7 +63,7 @@ impl Table {
         from: &BTreeMap<i32, Mark>,
         to: &BTreeMap<i32, Mark>,
         cluster: &str,
-        properties: &[(&'static str, String)],
+        properties: &[(String, String)],
     ) -> Result<Outcome, TableError> {
         self.commit_with(files, from, to, cluster, &|_| properties.to_vec()).await
     }
@@ -125,7 +125,7 @@ impl Table {
             .map_err(|error| TableError::Progress { table: self.name().to_owned(), text: error.to_string() })?;
         let summary = HashMap::from([(PROGRESS_KEY.to_owned(), text.clone())]);
         let mut properties = properties(&progress.marks);
-        properties.push((PROGRESS_KEY, text));
+        properties.push((PROGRESS_KEY.to_owned(), text));
         self.append_to_base(files.to_vec(), summary, properties).await?;
         Ok(Outcome::Committed)
     }
@@ -160,7 +160,7 @@ impl Table {
         &mut self,
         files: Vec<DataFile>,
         summary: HashMap<String, String>,
-        properties: Vec<(&'static str, String)>,
+        properties: Vec<(String, String)>,
     ) -> Result<(), TableError> {
         let failed = |error| TableError::iceberg(self.name(), "committing", error);
         let transaction = Transaction::new(&self.state);
@@ -174,7 +174,7 @@ impl Table {
         if !properties.is_empty() {
             let update = properties
                 .into_iter()
-                .fold(transaction.update_table_properties(), |update, (key, value)| update.set(key.to_owned(), value));
+                .fold(transaction.update_table_properties(), |update, (key, value)| update.set(key, value));
             transaction = update.apply(transaction).map_err(failed)?;
         }
         let fence = Fence::new(self.catalog.clone(), self.state.clone());

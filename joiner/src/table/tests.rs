@@ -131,7 +131,7 @@ async fn rows_come_back_as_they_were_written() {
     assert_eq!(warehouse.tables().await.unwrap(), ["m_predictions"]);
 
     let files = write(&table, &rows(0, 0..3, 1000)).await;
-    let least = |marks: &BTreeMap<i32, Mark>| vec![("least", marks[&0].next.to_string())];
+    let least = |marks: &BTreeMap<i32, Mark>| vec![("least".to_owned(), marks[&0].next.to_string())];
     let outcome = table.commit_with(files, &at(0, -1), &at(0, 3), CLUSTER, &least).await.unwrap();
     assert_eq!(outcome, Outcome::Committed);
     assert_eq!(table.property("least").as_deref(), Some("3"));

@@ -155,9 +155,7 @@ fn label(label: &Label) -> Value {
         part.put("owner", word(&OWNERS, label.owner));
     }
     match &label.gate {
-        Some(Gate::Rate { min_ratio, hold_max_ms }) => {
-            part.put("gate", json!({"rate": {"min_ratio": number(*min_ratio), "hold_max": format(*hold_max_ms)}}));
-        }
+        Some(Gate::Rate { per_prediction }) => part.put("gate", json!({"rate": number(*per_prediction)})),
         Some(Gate::Progress { source }) => part.put("gate", json!({"progress": source})),
         None => {}
     }

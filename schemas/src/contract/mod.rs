@@ -183,9 +183,12 @@ pub enum LabelOwner {
     Batch,
 }
 
+/// When a label's source counts as dead, so that no tick is open.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Gate {
-    Rate { min_ratio: f64, hold_max_ms: i64 },
+    /// Fewer outcomes with this label come in than so many for each prediction.
+    Rate { per_prediction: f64 },
+    /// This source has not said that it is complete so far.
     Progress { source: String },
 }
 

@@ -335,24 +335,18 @@ fn aggregates(ty: &Type, aggregate: Aggregate) -> Result<(), &'static str> {
 fn gate(place: &Place) -> Option<Gate> {
     let mut object = place.object()?;
     let rate = object.get("rate").and_then(|place| {
-        let mut object = place.object()?;
-        let min_ratio = object.require("min_ratio").and_then(|place| {
-            let ratio = place.number()?;
-            if !(ratio > 0.0 && ratio <= 1.0) {
-                place.fault("min_ratio is more than 0 and at most 1");
-            }
-            Some(ratio)
-        });
-        let hold_max_ms = object.require("hold_max").and_then(|place| place.duration());
-        object.finish();
-        Some(Gate::Rate { min_ratio: min_ratio?, hold_max_ms: hold_max_ms? })
+        let per_prediction = place.number()?;
+        if !(per_prediction > 0.0 && per_prediction.is_finite()) {
+            place.fault("a rate is the least number of outcomes for each prediction, more than 0");
+        }
+        Some(Gate::Rate { per_prediction })
     });
-    let progress = object.get("progress").and_then(|place| Some(Gate::Progress { source: place.text()?.to_owned() }));
+    let progress = object.get("progress").and_then(|place| Some(Gate::Progress { source: place.name()?.to_owned() }));
     let both = object.has("rate") && object.has("progress");
     let neither = !object.has("rate") && !object.has("progress");
     object.finish();
     if both || neither {
-        place.fault("a gate is either rate: {min_ratio, hold_max} or progress: SOURCE; write one of the two");
+        place.fault("a gate is either rate: NUMBER or progress: SOURCE; write one of the two");
     }
     rate.or(progress)
 }

@@ -4,7 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flywheel_schemas::contract::{Contract, Label, LabelOwner, SealWhen};
+use flywheel_schemas::contract::{Contract, Gate, Label, LabelOwner, SealWhen};
+use flywheel_schemas::gate::{Cause, GateRecord};
 
 use super::rig::{MINUTE, at};
 use crate::label::tests::naive;
@@ -28,6 +29,8 @@ pub struct Log {
     pub contracts: BTreeMap<i32, Contract>,
     pub predictions: Vec<Copy>,
     pub statements: Vec<(String, Statement)>,
+    /// What was said of sources, by partition, with the ingest time, in order.
+    pub gates: BTreeMap<i32, Vec<(i64, GateRecord)>>,
     /// Of every record, tick records included, by partition: of the predictions, of the outcomes.
     pub times: BTreeMap<i32, [Vec<i64>; 2]>,
 }
@@ -86,8 +89,81 @@ impl Log {
             tick <= first + drain || outcomes.windows(2).any(gap)
         };
         let from = first.div_euclid(grid) * grid;
-        let open = (from..=*a.min(b)).step_by(usize::try_from(grid).unwrap()).filter(|tick| !barred(*tick)).collect();
-        Ticks { open }
+        let ticks = || (from..=*a.min(b)).step_by(usize::try_from(grid).unwrap());
+        let mut shut: BTreeSet<i64> = ticks().filter(|tick| barred(*tick)).collect();
+        for tick in ticks() {
+            if self.is_silent(partition, tick) {
+                shut.insert(tick);
+            }
+        }
+        for tick in ticks().filter(|tick| self.is_dead(partition, *tick)) {
+            let run = (0..).take_while(|n| shut.contains(&(tick - (n + 1) * grid))).count();
+            let run = i64::try_from(run).unwrap();
+            // What is barred from the beginning on is no run.
+            let run = if tick - (run + 1) * grid < from { 1 } else { run + 1 };
+            shut.extend(ticks().filter(|later| tick <= *later && *later <= tick + drain.max(run * grid / 8)));
+        }
+        Ticks { open: ticks().filter(|tick| !shut.contains(tick)).collect() }
+    }
+
+    /// The contract in force.
+    fn in_force(&self, partition: i32, tick: i64) -> Option<&Contract> {
+        let here = self.predictions.iter().filter(|copy| copy.partition == partition && copy.ingest_ms < tick);
+        here.filter(|copy| copy.ingest_ms >= tick - 24 * 60 * MINUTE)
+            .map(|copy| &self.contracts[&copy.version])
+            .max_by_key(|c| c.version)
+    }
+
+    fn said(&self, partition: i32, tick: i64) -> impl Iterator<Item = &(i64, GateRecord)> {
+        self.gates.get(&partition).into_iter().flatten().filter(move |(time, _)| *time < tick)
+    }
+
+    fn is_released(&self, partition: i32, tick: i64, by: &Cause) -> bool {
+        let frees = |record: &GateRecord| matches!(record, GateRecord::Release { cause, through_ms } if cause == by && tick <= *through_ms);
+        self.said(partition, tick).any(|(_, record)| frees(record))
+    }
+
+    /// Whether a source that must report has not done so.
+    fn is_silent(&self, partition: i32, tick: i64) -> bool {
+        let mut reports: BTreeMap<&String, i64> = BTreeMap::new();
+        for (_, record) in self.said(partition, tick) {
+            if let GateRecord::Progress { source, complete_through_ms } = record {
+                let report = reports.entry(source).or_insert(i64::MIN);
+                *report = (*report).max(*complete_through_ms);
+            }
+        }
+        for label in self.in_force(partition, tick).iter().flat_map(|contract| &contract.labels) {
+            if let Some(Gate::Progress { source }) = &label.gate {
+                reports.entry(source).or_insert(i64::MIN);
+            }
+        }
+        let (_, drain) = self.seal();
+        let is_late = |complete: i64| complete < tick - drain - 5 * MINUTE;
+        reports.into_iter().any(|(source, complete)| {
+            is_late(complete) && !self.is_released(partition, tick, &Cause::Progress(source.clone()))
+        })
+    }
+
+    /// Whether too few outcomes came in.
+    fn is_dead(&self, partition: i32, tick: i64) -> bool {
+        let (grid, _) = self.seal();
+        let Some(contract) = self.in_force(partition, tick) else { return false };
+        contract.labels.iter().any(|label| {
+            let Some(Gate::Rate { per_prediction }) = label.gate else { return false };
+            let count = |from: i64| {
+                let is_in = |time: i64| from <= time && time < tick;
+                let predictions =
+                    self.predictions.iter().filter(|copy| copy.partition == partition && is_in(copy.ingest_ms)).count();
+                let here = self.statements.iter().map(|(_, statement)| statement).filter(|s| s.partition == partition);
+                let stated =
+                    here.filter(|s| is_in(s.ingest_time_ms) && s.values.iter().any(|(name, _)| *name == label.name));
+                (predictions as f64 * per_prediction, stated.count() as f64)
+            };
+            let spans = (1..=24 * 60 * MINUTE / grid).map(|n| n * grid).filter(|span| *span >= label.lateness_ms);
+            let enough = spans.map(|span| count(tick - span)).find(|(asked, _)| *asked >= 10.0);
+            enough.is_some_and(|(asked, came)| came < asked)
+                && !self.is_released(partition, tick, &Cause::Rate(label.name.clone()))
+        })
     }
 
     fn firsts(&self, partition: i32) -> Vec<Copy> {

@@ -5,7 +5,8 @@
 //! where a joiner ends and another goes on with an index of its own or an old one.
 
 use flywheel_schemas::contract::{Contract, Scalar};
-use flywheel_schemas::wire::Kind;
+use flywheel_schemas::gate::GateRecord;
+use flywheel_schemas::wire::{self, Kind};
 use flywheel_schemas::{id, partition};
 use futures::StreamExt as _;
 use std::collections::BTreeMap;
@@ -69,6 +70,20 @@ labels:
 seal: {when: 'label:won', grid: 5m, drain: 5m, horizon: 40m}
 ";
 
+/// Of which sources are asked for.
+const GATED: &str = "
+apiVersion: flywheel/v1
+kind: ModelContract
+model: m
+version: 1
+features: {x: {type: double}}
+labels:
+  won:   {type: boolean, window: 30m, lateness: 10m, aggregate: any, default: false, gate: {progress: wins}}
+  total: {type: long, window: 30m, lateness: 20m, aggregate: sum, gate: {rate: 2.5}}
+  times: {type: long, window: 20m, lateness: 5m, aggregate: count, default: 0, gate: {rate: 1.5}}
+seal: {when: all_closed, grid: 5m, drain: 5m, horizon: 40m}
+";
+
 /// What comes after any of them.
 const NEXT: &str = "
 apiVersion: flywheel/v1
@@ -79,7 +94,7 @@ features: {x: {type: double}}
 labels:
   won:   {type: boolean, window: 20m, lateness: 10m, aggregate: any, default: false}
   total: {type: long, window: 1h, lateness: 20m, aggregate: sum}
-  top:   {type: double, window: 45m, lateness: 5m, aggregate: max}
+  top:   {type: double, window: 45m, lateness: 5m, aggregate: max, gate: {rate: 1.2}}
 seal: {when: all_closed, grid: 5m, drain: 5m, horizon: 40m}
 ";
 
@@ -127,6 +142,8 @@ enum Entry {
     Prediction(Copy),
     Outcome(String, Statement),
     Tick,
+    /// In one partition, or in all.
+    Gate(GateRecord, Option<i32>),
 }
 
 /// The log of a case, and the records in the order of their times.
@@ -214,6 +231,9 @@ fn draw(random: &mut Random, contracts: &BTreeMap<i32, Contract>, partitions: i3
             entries.push((ingest_ms, Entry::Outcome(id.clone(), statement)));
         }
     }
+    if random.one_in(2) {
+        say(random, hours, partitions, &mut entries);
+    }
     entries.retain(|(time, _)| (START..START + hours * 60 * MINUTE).contains(time));
     // An outage of all writers, or of some partitions.
     if random.one_in(2) {
@@ -232,6 +252,29 @@ fn draw(random: &mut Random, contracts: &BTreeMap<i32, Contract>, partitions: i3
     }
     entries.sort_by_key(|(time, _)| *time);
     entries
+}
+
+/// Reports of sources, with pauses, and releases.
+fn say(random: &mut Random, hours: i64, partitions: i32, entries: &mut Vec<(i64, Entry)>) {
+    let one = |random: &mut Random| {
+        random.one_in(8).then(|| i32::try_from(random.below(u64::from(partitions.unsigned_abs()))).unwrap())
+    };
+    let sources = random.of(&[&["wins"][..], &["wins", "other"]]);
+    for source in sources {
+        let mut time = START + random.minutes(0, 20);
+        while time < START + hours * 60 * MINUTE {
+            let complete_through_ms = time - random.minutes(0, 12);
+            let record = GateRecord::Progress { source: (*source).to_owned(), complete_through_ms };
+            entries.push((time, Entry::Gate(record, one(random))));
+            time += if random.one_in(12) { random.minutes(10, 90) } else { random.minutes(0, 8) };
+        }
+    }
+    for _ in 0..random.below(3) {
+        let cause = random.of(&["progress:wins", "progress:other", "rate:total", "rate:times", "rate:top"]);
+        let time = START + random.minutes(0, 200);
+        let record = GateRecord::Release { cause: cause.parse().unwrap(), through_ms: time + random.minutes(-5, 90) };
+        entries.push((time, Entry::Gate(record, one(random))));
+    }
 }
 
 fn value_of(random: &mut Random, ty: &flywheel_schemas::types::Type) -> Scalar {
@@ -265,6 +308,7 @@ async fn write(rig: &Rig, contracts: BTreeMap<i32, Contract>, entries: Vec<(i64,
         *offset += 1;
         *offset - 1
     };
+    let mut gates: BTreeMap<i32, Vec<(i64, GateRecord)>> = BTreeMap::new();
     for (time, entry) in entries {
         let mut passed = |kind: Kind, number: i32| {
             let times = &mut log.times.get_mut(&number).unwrap()[usize::from(kind == Kind::Outcomes)];
@@ -277,6 +321,13 @@ async fn write(rig: &Rig, contracts: BTreeMap<i32, Contract>, entries: Vec<(i64,
                 for number in 0..rig.partitions {
                     passed(Kind::Predictions, number);
                     passed(Kind::Outcomes, number);
+                }
+            }
+            Entry::Gate(record, place) => {
+                for number in (0..rig.partitions).filter(|number| place.is_none_or(|place| place == *number)) {
+                    rig.append(Kind::Outcomes, number, time, None, &[(wire::GATE, &record.to_header())]).await;
+                    passed(Kind::Outcomes, number);
+                    gates.entry(number).or_default().push((time, record.clone()));
                 }
             }
             Entry::Prediction(copy) => {
@@ -300,6 +351,7 @@ async fn write(rig: &Rig, contracts: BTreeMap<i32, Contract>, entries: Vec<(i64,
             }
         }
     }
+    log.gates = gates;
     log
 }
 
@@ -395,7 +447,7 @@ pub struct Case {
 pub async fn case(number: u64) -> Case {
     let mut random = Random(number);
     let partitions = random.of(&[1, 1, 1, 4, 4, 4, 7, 16]);
-    let first = random.of(&[ONE, MANY, TYPES]);
+    let first = random.of(&[ONE, MANY, TYPES, GATED, GATED]);
     let mut contracts: BTreeMap<i32, Contract> = BTreeMap::new();
     let mut rig = Rig::with(partitions, first).await;
     contracts.insert(1, Contract::parse(first).unwrap());

@@ -25,6 +25,7 @@ pub(super) fn read(kind: Kind, partition: i32, count: Option<i32>, message: &Bor
         producer_id: None,
         producer_seq: None,
         tick: false,
+        gate: None,
         headers: Vec::new(),
     };
     let out_of_place = match (message.key(), count) {
@@ -38,6 +39,7 @@ pub(super) fn read(kind: Kind, partition: i32, count: Option<i32>, message: &Bor
             wire::PRODUCER_ID => record.producer_id = text().map(str::to_string),
             wire::PRODUCER_SEQ => record.producer_seq = text().and_then(|text| text.parse().ok()),
             wire::TICK => record.tick = true,
+            wire::GATE => record.gate = Some(header.value.map(Bytes::copy_from_slice).unwrap_or_default()),
             _ => {}
         }
         if out_of_place {

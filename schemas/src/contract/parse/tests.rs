@@ -30,7 +30,7 @@ decision:   {action: {type: string}, propensity: {type: double}}
 context:    {session: {type: string}}
 labels:
   landed:    {type: boolean, window: 12h, lateness: 1h, aggregate: any, default: false}
-  arr_delay: {type: double,  window: 12h, lateness: 1h, aggregate: last, gate: {rate: {min_ratio: 0.2, hold_max: 24h}}}
+  arr_delay: {type: double,  window: 12h, lateness: 1h, aggregate: last, gate: {rate: 0.2}}
   fuel_kg:   {type: "decimal(10,2)", window: 1d, lateness: 20m, aggregate: sum, default: "0.50", gate: {progress: fuel}}
   refund:    {type: boolean, window: 30d, lateness: 2d, aggregate: any, default: false, requires: landed, owner: batch}
 seal:     {when: "label:landed", grid: 5m, drain: 10m, horizon: 7d}
@@ -73,7 +73,7 @@ fn the_full_contract_is_read() {
     assert_eq!(view.keys, [("origin".to_owned(), "origin".to_owned())]);
     assert_eq!((view.ttl_ms, view.max_age_ms, view.deadline_ms), (Some(600_000), Some(7_200_000), Some(5)));
     assert_eq!(contract.labels[0].default, Some(Scalar::Boolean(false)));
-    assert_eq!(contract.labels[1].gate, Some(Gate::Rate { min_ratio: 0.2, hold_max_ms: 86_400_000 }));
+    assert_eq!(contract.labels[1].gate, Some(Gate::Rate { per_prediction: 0.2 }));
     assert_eq!(contract.labels[2].default, Some(Scalar::Decimal(50)));
     assert_eq!(contract.labels[3].owner, LabelOwner::Batch);
     assert_eq!(contract.seal.when, SealWhen::Label("landed".to_owned()));
