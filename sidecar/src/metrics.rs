@@ -51,6 +51,7 @@ use crate::shared::Shared;
 pub(crate) enum Route {
     Predictions,
     Outcomes,
+    SourceProgress,
     Time,
 }
 
@@ -59,6 +60,7 @@ impl Route {
         match self {
             Route::Predictions => "predictions",
             Route::Outcomes => "outcomes",
+            Route::SourceProgress => "source_progress",
             Route::Time => "time",
         }
     }

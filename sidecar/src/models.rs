@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use flywheel_schemas::contract::Contract;
+use flywheel_schemas::gate::GateRecord;
 use flywheel_schemas::wire::{Kind, REPLAY_TICK_MS};
 use flywheel_spool::{AppendError, Pending, SchemaKey, Spool, SpoolError};
 use prometheus_client::metrics::counter::Counter;
@@ -215,28 +216,38 @@ impl Entry<'_> {
         Ok(Ticket { pending, seq })
     }
 
+    /// Appends what a source of labels says, after the time that passes before it.
+    pub(crate) fn append_gate(&mut self, record: &GateRecord) -> Result<Pending, AppendError> {
+        self.pass()?;
+        let text = record.to_header();
+        self.model
+            .spool
+            .append(SchemaKey::NONE, |_, out| self.bare(RecordKind::Gate, self.now_ms, text.as_bytes()).write(out))
+    }
+
+    /// A record that is no row: it has no number and no key.
+    fn bare<'a>(&self, kind: RecordKind, time_ms: i64, datum: &'a [u8]) -> Envelope<'a> {
+        let producer_id = self.model.producer_id;
+        Envelope { kind, time_ms, producer_id, producer_seq: 0, key: b"", event_id: b"", traceparent: None, datum }
+    }
+
     /// Lets time pass without a row. In a replay the last record of passed time, where there was one.
     pub(crate) fn pass(&mut self) -> Result<Option<Pending>, AppendError> {
-        let Some(last) = self.clock.as_deref_mut() else { return Ok(None) };
+        let Some(last) = self.clock.as_deref().copied() else { return Ok(None) };
         let mut appended = None;
-        for tick_ms in ticks(*last, self.now_ms) {
-            appended = Some(self.model.spool.append(SchemaKey::NONE, |_, out| {
-                let envelope = Envelope {
-                    kind: RecordKind::Time,
-                    time_ms: tick_ms,
-                    producer_id: self.model.producer_id,
-                    producer_seq: 0,
-                    key: b"",
-                    event_id: b"",
-                    traceparent: None,
-                    datum: b"",
-                };
-                envelope.write(out);
-            })?);
-            *last = Some(tick_ms);
+        for tick_ms in ticks(last, self.now_ms) {
+            let record = self.bare(RecordKind::Time, tick_ms, b"");
+            appended = Some(self.model.spool.append(SchemaKey::NONE, |_, out| record.write(out))?);
+            self.come_to(tick_ms);
         }
-        *last = Some(self.now_ms);
+        self.come_to(self.now_ms);
         Ok(appended)
+    }
+
+    fn come_to(&mut self, time_ms: i64) {
+        if let Some(clock) = self.clock.as_deref_mut() {
+            *clock = Some(time_ms);
+        }
     }
 }
 

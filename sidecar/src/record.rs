@@ -36,11 +36,19 @@ pub enum RecordKind {
     Time = 3,
     DeadLetter = 4,
     Ledger = 5,
+    /// What a source of labels says; the datum is the text of the header. It goes to every partition of the outcomes.
+    Gate = 6,
 }
 
 impl RecordKind {
-    pub const ALL: [RecordKind; 5] =
-        [RecordKind::Prediction, RecordKind::Outcome, RecordKind::Time, RecordKind::DeadLetter, RecordKind::Ledger];
+    pub const ALL: [RecordKind; 6] = [
+        RecordKind::Prediction,
+        RecordKind::Outcome,
+        RecordKind::Time,
+        RecordKind::DeadLetter,
+        RecordKind::Ledger,
+        RecordKind::Gate,
+    ];
 
     /// A word for logs and metrics.
     pub fn name(self) -> &'static str {
@@ -50,6 +58,7 @@ impl RecordKind {
             RecordKind::Time => "time",
             RecordKind::DeadLetter => "dead_letter",
             RecordKind::Ledger => "ledger",
+            RecordKind::Gate => "gate",
         }
     }
 
@@ -168,7 +177,7 @@ impl Note {
         match record.kind {
             RecordKind::Prediction => self.set(Kind::Predictions, place),
             RecordKind::Outcome => self.set(Kind::Outcomes, place),
-            RecordKind::Time | RecordKind::DeadLetter | RecordKind::Ledger => {}
+            RecordKind::Time | RecordKind::DeadLetter | RecordKind::Ledger | RecordKind::Gate => {}
         }
     }
 

@@ -3,6 +3,7 @@
 mod dead_letter;
 mod get;
 mod rebuild_index;
+mod release;
 mod rows;
 pub mod run;
 pub mod sql;
@@ -44,6 +45,8 @@ enum Verb {
     Get(get::Arguments),
     /// What could not be accepted or landed, and why
     DeadLetter(dead_letter::Arguments),
+    /// Let ticks be open although a label source seems dead
+    Release(release::Arguments),
     /// Delete a model's outcome index, which the next start builds anew; the joiner must not run
     RebuildIndex(rebuild_index::Arguments),
 }
@@ -78,6 +81,7 @@ pub async fn run_from_args(arguments: impl IntoIterator<Item = std::ffi::OsStrin
         Some(Verb::Sql(arguments)) => sql::run(config, arguments).await,
         Some(Verb::Get(arguments)) => get::run(config, arguments).await,
         Some(Verb::DeadLetter(arguments)) => dead_letter::run(config, arguments).await,
+        Some(Verb::Release(arguments)) => release::run(config, arguments).await,
         Some(Verb::RebuildIndex(arguments)) => rebuild_index::run(config, arguments).await,
     };
     match result {

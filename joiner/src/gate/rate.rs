@@ -164,3 +164,61 @@ impl Counts {
         asked_for(predictions) >= EXPECTED_MIN && (outcomes as f64) < asked_for(predictions)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: i64 = 60_000;
+    const GRID: i64 = 5 * MINUTE;
+
+    /// Each five minutes so many predictions, and outcomes with the label `l`.
+    fn counts(of: &[(u64, u64)]) -> Counts {
+        let bucket = |(predictions, outcomes): &(u64, u64)| Bucket {
+            predictions: *predictions,
+            version: 1,
+            outcomes: BTreeMap::from([("l".to_owned(), *outcomes)]),
+        };
+        let buckets = (0..).zip(of).map(|(n, of)| (n * GRID, bucket(of))).collect();
+        Counts { grid_ms: GRID, buckets }
+    }
+
+    /// The numbers of the ticks, from the first bucket's end on.
+    fn dead(counts: &Counts, ticks: i64, per_prediction: f64, lateness_ms: i64) -> Vec<i64> {
+        (1..=ticks).filter(|n| counts.is_dead(n * GRID, "l", per_prediction, lateness_ms)).collect()
+    }
+
+    #[test]
+    fn a_source_that_stops_is_found_out_within_the_lateness() {
+        let mut of = vec![(100, 20); 6];
+        of.extend([(100, 0); 6]);
+        // Ten are asked for in each five minutes.
+        assert_eq!(dead(&counts(&of), 12, 0.1, 5 * MINUTE), [7, 8, 9, 10, 11, 12]);
+        // Of fifteen minutes, two without outcomes leave 20 of the 30 that are asked for, one leaves 40.
+        assert_eq!(dead(&counts(&of), 12, 0.1, 15 * MINUTE), [8, 9, 10, 11, 12]);
+        assert_eq!(dead(&counts(&of), 12, 0.1, 11 * MINUTE), [8, 9, 10, 11, 12], "whole distances of the grid");
+        assert_eq!(dead(&counts(&of), 12, 0.1, 10 * MINUTE), [8, 9, 10, 11, 12], "20 are not fewer than 20");
+    }
+
+    #[test]
+    fn of_few_predictions_is_counted_further_back() {
+        let mut of = vec![(10, 2); 24];
+        of.extend([(10, 0); 14]);
+        // Ten are asked for in fifty minutes: with 18 of them at the first tick without, with 8 at the sixth.
+        assert_eq!(dead(&counts(&of), 38, 0.1, 5 * MINUTE).first(), Some(&30));
+    }
+
+    #[test]
+    fn of_too_few_in_a_day_nothing_is_said() {
+        let counts = counts(&[(1, 0); 400]);
+        assert!(dead(&counts, 400, 0.03, 5 * MINUTE).is_empty());
+        let last_day = dead(&counts, 400, 0.035, 5 * MINUTE);
+        assert_eq!(last_day.first(), Some(&286), "10 / 0.035, and a day has 288");
+    }
+
+    #[test]
+    fn without_predictions_nobody_is_asked() {
+        assert!(dead(&counts(&[(100, 20), (0, 0), (0, 0), (0, 3)]), 8, 0.1, 5 * MINUTE).is_empty());
+        assert_eq!(counts(&[(0, 3)]).version(GRID), None);
+    }
+}

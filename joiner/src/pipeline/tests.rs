@@ -2,6 +2,7 @@
 
 mod audit;
 mod duckdb;
+mod gate;
 mod land;
 mod model;
 mod random;

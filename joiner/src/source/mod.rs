@@ -190,6 +190,15 @@ impl Source {
     }
 }
 
+/// Appends a record without key and value, with one header, to every partition of a topic; joins no group. Says how many
+/// partitions there are. After an error some of them have it.
+pub async fn append_everywhere(config: &SourceConfig, topic: &str, header: (&str, &str)) -> Result<i32, SourceError> {
+    match config.url.strip_prefix("kafka://") {
+        Some(servers) => kafka::everywhere::append(servers, config, topic, header).await,
+        None => Err(SourceError::Config { what: format!("{}: only the sidecar appends to a file: log", config.url) }),
+    }
+}
+
 /// Makes readers. Clones make readers of the same log; it stays usable as long as any of them, whatever becomes of the
 /// [`Source`].
 #[derive(Clone)]

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `POST /v1/models/{model}/predictions` | one object, NDJSON, or `{"shared", "items"}` | 202 `{"prediction_id"}`, 202 `{"prediction_ids"}`, 207 |
 //! | `POST /v1/models/{model}/outcomes` | one object, or NDJSON | 202 `{"event_id"}`, 202 `{"event_ids"}`, 207 |
+//! | `POST /v1/models/{model}/source-progress` | one object | 202; see [`source_progress`] |
 //! | `POST /v1/models/{model}/time` | none | 202; in a replay only |
 //! | `GET /openapi.json` | | the same, by the contracts in force |
 //!
@@ -17,6 +18,7 @@ mod intake;
 mod openapi;
 mod outcomes;
 mod predictions;
+mod source_progress;
 mod time;
 
 use std::convert::Infallible;
@@ -51,6 +53,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/v1/models/{model}/predictions", post_service(intake::<Predictions>(&shared)))
         .route("/v1/models/{model}/outcomes", post_service(intake::<Outcomes>(&shared)))
+        .route("/v1/models/{model}/source-progress", post(source_progress::post))
         .route("/v1/models/{model}/time", post(time::post))
         .route("/openapi.json", get(openapi::get))
         .fallback(async |State(shared), request| elsewhere(shared, request, Problem::not_found()).await)

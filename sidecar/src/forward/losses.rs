@@ -139,7 +139,7 @@ fn row_kind(kind: RecordKind) -> Option<Kind> {
     match kind {
         RecordKind::Prediction => Some(Kind::Predictions),
         RecordKind::Outcome => Some(Kind::Outcomes),
-        RecordKind::Time | RecordKind::DeadLetter | RecordKind::Ledger => None,
+        RecordKind::Time | RecordKind::DeadLetter | RecordKind::Ledger | RecordKind::Gate => None,
     }
 }
 

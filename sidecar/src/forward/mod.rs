@@ -16,7 +16,8 @@
 //! What was accepted and never reaches the log, given up (`give_up`) or damaged (`losses`), is named in the ledger before the
 //! cursor is persisted behind it.
 //!
-//! A time record (replay) becomes a tick record in every partition of both topics, at its place among the others.
+//! A time record (replay) becomes a tick record in every partition of both topics, at its place among the others; what a
+//! source of labels says goes to every partition of the outcomes likewise.
 //! A record that can never be sent (longer than the topic takes, damaged, without its schema) is handed to
 //! [`Watcher::dead_letter`], and the cursor moves on once it is taken there.
 

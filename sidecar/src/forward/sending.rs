@@ -5,7 +5,7 @@ use flywheel_spool::Record;
 use tokio::time::Instant;
 
 use super::destination::{Message, Place, SendError};
-use super::headers::TICK;
+use super::headers::{Header, TICK};
 use super::policy::{self, Action};
 use super::watcher::Undeliverable;
 use super::{Forwarder, Opened};
@@ -23,8 +23,17 @@ impl Forwarder {
         let Some(envelope) = Envelope::read(&record.payload) else {
             return self.give_up(record, None, "unreadable", "the payload is of no known form".to_string()).await;
         };
-        if envelope.kind == RecordKind::Time {
-            return self.send_ticks(record, &envelope).await;
+        match envelope.kind {
+            RecordKind::Time => {
+                return self
+                    .send_to_all(record, &envelope, &[RecordKind::Prediction, RecordKind::Outcome], &TICK)
+                    .await;
+            }
+            RecordKind::Gate => {
+                let headers = [(wire::GATE, Some(envelope.datum))];
+                return self.send_to_all(record, &envelope, &[RecordKind::Outcome], &headers).await;
+            }
+            _ => {}
         }
         let Some(target) = self.topics.target(envelope.kind).cloned() else {
             let detail = format!("{:?} records have no topic here", envelope.kind);
@@ -83,10 +92,17 @@ impl Forwarder {
         }
     }
 
-    /// One tick record to each partition of each topic.
-    async fn send_ticks(&mut self, record: &Record, envelope: &Envelope<'_>) -> Sent {
+    /// One record without key and value to each partition of the topics of these kinds.
+    async fn send_to_all(
+        &mut self,
+        record: &Record,
+        envelope: &Envelope<'_>,
+        kinds: &[RecordKind],
+        headers: &[Header<'_>],
+    ) -> Sent {
         let mut places = Vec::new();
-        for target in self.topics.all().to_vec() {
+        let targets: Vec<_> = kinds.iter().filter_map(|kind| self.topics.target(*kind).cloned()).collect();
+        for target in targets {
             match self.lane.partitions(&target.topic, target.single).await {
                 Ok(count) => places.extend((0..count).map(|partition| (target.topic.clone(), partition))),
                 Err(failure) => return self.hold(failure),
@@ -100,7 +116,7 @@ impl Forwarder {
                 time_ms: envelope.time_ms,
                 key: None,
                 value: None,
-                headers: &TICK,
+                headers,
             };
             match self.lane.send(opened.token, &message) {
                 Ok(()) => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use flywheel_schemas::avro::{Layout, outcome_schema, prediction_schema};
 use flywheel_schemas::contract::{Contract, Scalar};
+use flywheel_schemas::gate::GateRecord;
 use flywheel_schemas::log::{self, Folder};
 use flywheel_schemas::registry::Registry;
 use flywheel_schemas::wire::{self, Kind};
@@ -155,9 +156,14 @@ impl Rig {
         partition::of(id.as_bytes(), self.partitions)
     }
 
+    /// The id of a prediction; `n` tells those of one instant apart.
+    pub fn id(n: u8, event_ms: i64) -> String {
+        id::from_parts(event_ms, [n; 10]).to_string()
+    }
+
     /// A prediction of `event_ms` with feature `x`, appended at `append_ms`. `n` tells ids of one instant apart.
     pub async fn predict(&self, n: u8, event_ms: i64, append_ms: i64, x: f64) -> String {
-        let id = id::from_parts(event_ms, [n; 10]).to_string();
+        let id = Rig::id(n, event_ms);
         let value = self.encode(Kind::Predictions, 1, &prediction(&id, event_ms, x));
         self.append(Kind::Predictions, self.home(&id), append_ms, Some(&value), &[]).await;
         id
@@ -165,6 +171,18 @@ impl Rig {
 
     /// An assert about a prediction, happened and appended at `append_ms`.
     pub async fn state(&self, event_id: &str, prediction_id: &str, append_ms: i64, labels: &[(&str, Scalar)]) {
+        self.state_late(event_id, prediction_id, append_ms, append_ms, labels).await;
+    }
+
+    /// One that happened before it was appended.
+    pub async fn state_late(
+        &self,
+        event_id: &str,
+        prediction_id: &str,
+        event_ms: i64,
+        append_ms: i64,
+        labels: &[(&str, Scalar)],
+    ) {
         let mut values = vec![
             ("prediction_id", Scalar::String(prediction_id.to_owned())),
             ("event_id", Scalar::String(event_id.to_owned())),
@@ -172,12 +190,19 @@ impl Rig {
             ("revision", Scalar::Long(0)),
             ("op", Scalar::String("assert".to_owned())),
             ("op_time", Scalar::Timestamp(append_ms * 1000)),
-            ("event_time", Scalar::Timestamp(append_ms * 1000)),
+            ("event_time", Scalar::Timestamp(event_ms * 1000)),
             ("contract_version", Scalar::Int(1)),
         ];
         values.extend(labels.iter().cloned());
         let value = self.encode(Kind::Outcomes, 1, &values);
         self.append(Kind::Outcomes, self.home(prediction_id), append_ms, Some(&value), &[]).await;
+    }
+
+    /// A gate record in every partition of the outcomes.
+    pub async fn say(&self, time_ms: i64, record: &GateRecord) {
+        for number in 0..self.partitions {
+            self.append(Kind::Outcomes, number, time_ms, None, &[(wire::GATE, &record.to_header())]).await;
+        }
     }
 
     /// A pipeline that owns all partitions, with an index of its own name.

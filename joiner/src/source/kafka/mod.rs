@@ -15,6 +15,7 @@
 //! is not there is one: `auto.offset.reset` is `error`.
 
 mod error;
+pub mod everywhere;
 mod feed;
 mod membership;
 mod record;
@@ -25,10 +26,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use flywheel_schemas::client_options::ClientOptions;
+use flywheel_schemas::client_options::{ClientOptions, Values};
 use flywheel_schemas::token;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
-use rdkafka::client::{ClientContext, OAuthToken};
+use rdkafka::client::{Client, ClientContext, OAuthToken};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -122,21 +123,7 @@ pub struct Log {
 
 impl Source {
     pub async fn open(servers: &str, config: &SourceConfig) -> Result<Source, SourceError> {
-        let mut base = ClientConfig::new();
-        for (name, value) in DEFAULTS {
-            base.set(name, value);
-        }
-        let options = ClientOptions::new(config.librdkafka.clone());
-        if let Some(name) = options.names().find(|name| REFUSED.contains(name)) {
-            let what = format!("log.librdkafka: {name} is not to be set; the joiner's promises rest on its value");
-            return Err(SourceError::Config { what });
-        }
-        let values = options.read();
-        let values = values.map_err(|error| SourceError::Config { what: format!("log.librdkafka: {error}") })?;
-        for (name, value) in &values.options {
-            base.set(name, value);
-        }
-        base.set("bootstrap.servers", servers);
+        let Base { config: base, options, values } = Base::read(servers, config)?;
         let appender = create_appender(&base)?;
         let admin = if by_token(&base) { None } else { Some(base.create_with_context(Quiet).map_err(refused)?) };
         let mut consumer = base;
@@ -213,6 +200,35 @@ impl Drop for Source {
     }
 }
 
+/// What all clients have in common.
+struct Base {
+    config: ClientConfig,
+    options: ClientOptions,
+    /// As the files said when they were read.
+    values: Values,
+}
+
+impl Base {
+    fn read(servers: &str, config: &SourceConfig) -> Result<Base, SourceError> {
+        let mut base = ClientConfig::new();
+        for (name, value) in DEFAULTS {
+            base.set(name, value);
+        }
+        let options = ClientOptions::new(config.librdkafka.clone());
+        if let Some(name) = options.names().find(|name| REFUSED.contains(name)) {
+            let what = format!("log.librdkafka: {name} is not to be set; the joiner's promises rest on its value");
+            return Err(SourceError::Config { what });
+        }
+        let values = options.read();
+        let values = values.map_err(|error| SourceError::Config { what: format!("log.librdkafka: {error}") })?;
+        for (name, value) in &values.options {
+            base.set(name, value);
+        }
+        base.set("bootstrap.servers", servers);
+        Ok(Base { config: base, options, values })
+    }
+}
+
 fn create_appender(base: &ClientConfig) -> Result<FutureProducer<Quiet>, SourceError> {
     let mut config = base.clone();
     config.set("enable.idempotence", "true");
@@ -258,7 +274,7 @@ impl Log {
 
     pub async fn partition_count(&self, topic: &str) -> Result<i32, SourceError> {
         let (client, topic) = (self.membership.clone(), topic.to_string());
-        blocking(move || count(&client, &topic)).await
+        blocking(move || count(client.client(), &topic)).await
     }
 
     /// Whether the broker sets the times of the topic, where that can be asked; each record tells its own besides.
@@ -314,7 +330,7 @@ impl Log {
 }
 
 /// How many partitions a topic has. Blocks.
-fn count<C: ConsumerContext>(client: &BaseConsumer<C>, topic: &str) -> Result<i32, SourceError> {
+fn count<C: ClientContext>(client: &Client<C>, topic: &str) -> Result<i32, SourceError> {
     let unknown = || SourceError::UnknownTopic { topic: topic.to_string() };
     let metadata = client.fetch_metadata(Some(topic), ASK_TIMEOUT);
     let metadata = metadata.map_err(|error| named(source_error("asking for the topic", &error), topic))?;
