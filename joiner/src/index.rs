@@ -190,16 +190,17 @@ impl Index {
         batch.durability(Some(PersistMode::Buffer)).commit().map_err(|error| self.store(error))
     }
 
-    /// The statements about a prediction with an ingest time before `before_ms`, in the order of ingest.
+    /// The statements about a prediction with an ingest time before `before_ms`, in the order of ingest, the first `max`.
     ///
     /// # Errors
     /// Of the disk, or a damaged entry.
-    pub fn statements(&self, prediction_id: &str, before_ms: i64) -> Result<Vec<Statement>, IndexError> {
+    pub fn statements(&self, prediction_id: &str, before_ms: i64, max: usize) -> Result<Vec<Statement>, IndexError> {
         let from = start(prediction_id);
         let mut to = from.clone();
         to.extend_from_slice(&before_ms.max(0).to_be_bytes());
         self.rows
             .range(from..to)
+            .take(max)
             .map(|entry| {
                 let value = entry.value().map_err(|error| self.store(error))?;
                 postcard::from_bytes(&value).map_err(|_| self.damaged())

@@ -122,7 +122,7 @@ pub fn unmatched(contract: &Contract) -> Table {
     table.columns.push(required(
         "reason",
         Type::String,
-        "sampled_out, no_prediction, unknown_label, too_late or outside_window",
+        "sampled_out, no_prediction, unknown_label, too_late, outside_window or over_limit",
     ));
     Table {
         name: format!("{}_unmatched", contract.model),

@@ -34,7 +34,7 @@ fn row(id: &str, at_ms: i64, offset: i64) -> (String, Statement) {
 }
 
 fn offsets(index: &Index, id: &str, before_ms: i64) -> Vec<i64> {
-    index.statements(id, before_ms).unwrap().into_iter().map(|statement| statement.offset).collect()
+    index.statements(id, before_ms, usize::MAX).unwrap().into_iter().map(|statement| statement.offset).collect()
 }
 
 #[test]

@@ -89,6 +89,11 @@ pub struct Statement {
 }
 
 impl Statement {
+    /// Statements are counted, and of copies the first is chosen, in this order.
+    pub fn order(&self) -> (i64, i32, i64) {
+        (self.ingest_time_ms, self.partition, self.offset)
+    }
+
     /// When it happened as far as labels go: the event time, but not after the ingest time. Microseconds.
     pub fn time_us(&self) -> i64 {
         self.event_time_us.min(self.ingest_time_ms.saturating_mul(1000))

@@ -12,6 +12,7 @@
 //! | a column of its schema is of another type in the table | its partition waits, with an alarm |
 //! | no value, not framed, schema unusable, datum damaged | dead letter |
 //! | id no UUIDv7 or not of the event time (`ids: minted`), event time over an hour ahead of its ingest | dead letter |
+//! | event time of a prediction is no whole millisecond | dead letter |
 //! | `contract_version` is not that of the schema's contract | dead letter |
 //! | key belongs to another partition | appended there, counted, not landed here |
 //! | time chosen by its producer, and not by the broker (broker time) | its partition waits, with an alarm |
@@ -286,6 +287,10 @@ fn examine(contract: &Contract, kind: Kind, keys: &Keys, ingest_ms: i64) -> Resu
             }
             _ => {}
         }
+    }
+    // A copy is known by id and event time, and ticks are in milliseconds; minted ids say as much.
+    if kind == Kind::Predictions && keys.event_time_us % 1000 != 0 {
+        return Err(("event_time_not_whole", format!("event_time is {} µs: no whole millisecond", keys.event_time_us)));
     }
     // The row is sealed by the version that it names.
     if kind == Kind::Predictions && keys.contract_version != Some(contract.version) {

@@ -49,6 +49,10 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 pub(crate) const GRID: &str = "flywheel.grid";
 pub(crate) const DRAIN: &str = "flywheel.drain";
 pub(crate) const PARTITIONS: &str = "flywheel.partitions";
+/// How many outcome records about a prediction count at most, the first ones.
+pub(crate) const OUTCOMES_MAX: &str = "flywheel.outcomes-per-prediction";
+/// Its value unless the table has another: far above what labels are made from, and little enough to hold in memory.
+const OUTCOMES_MAX_DEFAULT: i64 = 1000;
 /// Through which tick the table is complete: RFC 3339, least tick done over all partitions.
 pub const COMPLETE_THROUGH: &str = "flywheel.complete-through";
 
@@ -89,6 +93,7 @@ pub(crate) struct Pipeline {
     pub partition_count: i32,
     pub grid_ms: i64,
     pub drain_ms: i64,
+    pub outcomes_max: usize,
     pub aside: Aside,
     pub rates: Rates,
     /// Partitions that wait, and when they are tried again.
@@ -187,6 +192,7 @@ impl Pipeline {
         };
         let (grid_ms, drain_ms) =
             (number(&training, GRID, newest.seal.grid_ms), number(&training, DRAIN, newest.seal.drain_ms));
+        let outcomes_max = number(&training, OUTCOMES_MAX, OUTCOMES_MAX_DEFAULT);
         let recorded = number(&training, PARTITIONS, i64::from(count));
         if recorded != i64::from(count) {
             return Err(PipelineError::AnotherTopic {
@@ -214,6 +220,7 @@ impl Pipeline {
             partition_count: count,
             grid_ms,
             drain_ms,
+            outcomes_max: usize::try_from(outcomes_max).unwrap_or(0),
             aside: Aside::default(),
             rates: Rates::new(grid_ms),
             held: HashMap::new(),
@@ -302,6 +309,7 @@ impl Tables {
                 (GRID, contract.seal.grid_ms.to_string()),
                 (DRAIN, contract.seal.drain_ms.to_string()),
                 (PARTITIONS, partitions.to_string()),
+                (OUTCOMES_MAX, OUTCOMES_MAX_DEFAULT.to_string()),
             ];
             warehouse.table(&spec::training(contract), &properties).await?;
             warehouse.table(&spec::label_revisions(contract), &[]).await?;

@@ -118,17 +118,18 @@ impl Pipeline {
         Ok(Some(found))
     }
 
-    /// The statements about each of these predictions with an ingest time before that given for it: from the index, or from
-    /// the table where the index does not have them any more.
+    /// The statements about each of these predictions with an ingest time before that given for it, the first `max` in the
+    /// order of ingest: from the index, or from the table where the index does not have them any more.
     pub(super) async fn statements_about<'a>(
         &self,
         ids: &[(&'a str, i64)],
+        max: usize,
     ) -> Result<HashMap<&'a str, Vec<Statement>>, PipelineError> {
         let expired_before_ms = self.index.expired_before_ms()?;
         let is_expired = |id: &str| expired_before_ms > 0 && time_ms_of(id).is_none_or(|time| time < expired_before_ms);
         let mut all: HashMap<&str, Vec<Statement>> = HashMap::with_capacity(ids.len());
         for (id, before_ms) in ids.iter().filter(|(id, _)| !is_expired(id)) {
-            all.insert(id, self.index.statements(id, *before_ms)?);
+            all.insert(id, self.index.statements(id, *before_ms, max)?);
         }
         let expired: Vec<(&str, i64)> = ids.iter().filter(|(id, _)| is_expired(id)).copied().collect();
         for ids in expired.chunks(IDS_PER_SCAN) {
@@ -140,6 +141,12 @@ impl Pipeline {
                     && statement.ingest_time_ms < *before_ms
                 {
                     all.entry(id).or_default().push(statement);
+                }
+            }
+            for id in names {
+                if let Some(statements) = all.get_mut(id) {
+                    statements.sort_unstable_by_key(Statement::order);
+                    statements.truncate(max);
                 }
             }
         }

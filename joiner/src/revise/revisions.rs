@@ -76,9 +76,9 @@ impl Pipeline {
         for firsts in firsts.chunks(ROWS_PER_BATCH) {
             let ready = |copy: &Copy| spans.get(&copy.partition).and_then(|span| span.ready).unwrap_or(EARLIEST_MS);
             let ids: Vec<(&str, i64)> = firsts.iter().map(|(id, first)| (*id, ready(first))).collect();
-            let mut statements = self.statements_about(&ids).await?;
+            let statements = self.statements_about(&ids, self.outcomes_max).await?;
             for (id, first) in firsts {
-                let statements = statements.remove(id).unwrap_or_default();
+                let statements = statements.get(id).map(Vec::as_slice).unwrap_or_default();
                 let (Some(span), Some(part)) = (spans.get(&first.partition), self.partitions.get(&first.partition))
                 else {
                     continue;
@@ -86,8 +86,8 @@ impl Pipeline {
                 let contract = self.contract(first.version)?;
                 let prediction =
                     label::Prediction { event_time_ms: first.event_ms, exposure: found.exposure(first.place()) };
-                let at = |tick_ms: i64| label::evaluate(contract, &prediction, tick_ms, &statements);
-                let mut changes = self.changes(span, part, first, &statements)?;
+                let at = |tick_ms: i64| label::evaluate(contract, &prediction, tick_ms, statements);
+                let mut changes = self.changes(span, part, first, statements)?;
                 let Some(mut before) = changes.next().map(at) else { continue };
                 for tick_ms in changes {
                     let states = at(tick_ms);

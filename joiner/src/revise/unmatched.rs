@@ -11,6 +11,7 @@
 //! | `unknown_label` | it speaks of no label of the contract under which its prediction was served |
 //! | `too_late` | it was ingested at or after the last tick at which the labels of its prediction may change |
 //! | `outside_window` | it happened outside the window of each label that it speaks of |
+//! | `over_limit` | as many statements about its prediction as count were ingested before it |
 //!
 //! A prediction may still come, and then the statement counts; `_unmatched_current` leaves such a row out. A statement that
 //! speaks of a label of a batch job is that job's.
@@ -62,7 +63,7 @@ impl Pipeline {
             let bounded: Vec<(&str, i64)> =
                 ids.iter().filter_map(|id| Some((*id, spans.get(&self.home(id))?.ready?))).collect();
             let mut verdicts = Verdicts::new();
-            for (id, statements) in self.statements_about(&bounded).await? {
+            for (id, statements) in self.statements_about(&bounded, usize::MAX).await? {
                 self.judge(spans, &found, id, &statements, &mut verdicts)?;
             }
             if !verdicts.is_empty() {
@@ -142,10 +143,11 @@ impl Pipeline {
         statements: &[Statement],
         verdicts: &mut Verdicts,
     ) -> Result<(), PipelineError> {
-        let mut firsts: Vec<&Statement> = statements.iter().collect();
-        firsts.sort_unstable_by_key(|s| (s.event_id.as_str(), s.ingest_time_ms, s.partition, s.offset));
-        firsts.dedup_by_key(|statement| statement.event_id.as_str());
-        for statement in firsts {
+        let mut firsts: Vec<(usize, &Statement)> = statements.iter().enumerate().collect();
+        firsts.sort_unstable_by_key(|(number, statement)| (statement.event_id.as_str(), *number));
+        firsts.dedup_by_key(|(_, statement)| statement.event_id.as_str());
+        for (number, statement) in firsts {
+            let counts = number < self.outcomes_max;
             let (Some(span), Some(part)) = (spans.get(&statement.partition), self.partitions.get(&statement.partition))
             else {
                 continue;
@@ -161,7 +163,7 @@ impl Pipeline {
             if !is_in || is_of_batch(stated, statement) {
                 continue;
             }
-            if let Some(reason) = self.reason(found, id, statement, as_of_ms, stated, &part.bars)? {
+            if let Some(reason) = self.reason(found, id, statement, counts, as_of_ms, stated, &part.bars)? {
                 verdicts.insert((statement.partition, statement.offset), Verdict { as_of_ms, reason });
             }
         }
@@ -181,25 +183,30 @@ impl Pipeline {
         found: &Found,
         id: &str,
         statement: &Statement,
+        counts: bool,
         as_of_ms: i64,
         stated: &Contract,
         bars: &Bars,
     ) -> Result<Option<&'static str>, PipelineError> {
-        let Some(first) = found.seen.first(id).filter(|first| first.ingest_ms < as_of_ms) else {
-            return Ok(Some(if stated.samples_out(id) { "sampled_out" } else { "no_prediction" }));
-        };
-        let served = self.contract(first.version)?;
-        if is_of_batch(served, statement) {
-            return Ok(None);
+        let mut reasons = Vec::new();
+        for first in found.seen.of(id).filter(|first| first.ingest_ms < as_of_ms) {
+            let served = self.contract(first.version)?;
+            if is_of_batch(served, statement) {
+                return Ok(None);
+            }
+            let place = place(served, first.event_ms, statement);
+            let is_late = statement.ingest_time_ms >= final_tick(served, bars, first.event_ms, first.ingest_ms);
+            reasons.push(match place {
+                Place::NoLabel => "unknown_label",
+                _ if is_late => "too_late",
+                Place::NoWindow => "outside_window",
+                Place::Found => return Ok((!counts).then_some("over_limit")),
+            });
         }
-        let place = place(served, first.event_ms, statement);
-        let is_late = statement.ingest_time_ms >= final_tick(served, bars, first.event_ms, first.ingest_ms);
-        Ok(match place {
-            Place::NoLabel => Some("unknown_label"),
-            _ if is_late => Some("too_late"),
-            Place::NoWindow => Some("outside_window"),
-            Place::Found => None,
-        })
+        // Of an id that was given again, the reason that comes last in the table above: that nearest to a place.
+        let nearest =
+            ["outside_window", "too_late", "unknown_label"].into_iter().find(|reason| reasons.contains(reason));
+        Ok(nearest.or(Some(if stated.samples_out(id) { "sampled_out" } else { "no_prediction" })))
     }
 
     /// The landed rows of statements about these predictions of which something is said.

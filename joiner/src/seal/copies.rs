@@ -20,7 +20,7 @@ use crate::table::Predicate;
 /// Where a copy was found and who sent it: in these, copies may differ.
 const COORDINATES: [&str; 5] = ["ingest_time", "kafka_partition", "kafka_offset", "producer_id", "producer_seq"];
 
-/// A copy of a prediction, as far as its tick depends on it.
+/// A copy of a prediction, as far as its tick depends on it. Copies have the id and the event time in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Copy {
     pub ingest_ms: i64,
@@ -41,32 +41,47 @@ impl Copy {
     }
 }
 
-/// The copies that were seen, by id. A copy that is seen again changes nothing.
+/// The copies that were seen, by prediction: an id of its own choice may be given again, to a prediction of another event
+/// time. A copy that is seen again changes nothing.
 #[derive(Default)]
 pub(crate) struct Seen {
     firsts: HashMap<String, Copy>,
-    /// The others; most ids have none.
+    /// Predictions whose id another one, of another event time, was seen with before.
+    again: BTreeMap<(String, i64), Copy>,
+    /// The copies after the first, by id; most ids have none.
     others: HashMap<String, HashSet<Copy>>,
 }
 
 impl Seen {
     pub fn add(&mut self, id: &str, copy: Copy) {
-        let Some(first) = self.firsts.get_mut(id) else {
+        let Some(mut first) = self.firsts.get_mut(id) else {
             self.firsts.insert(id.to_owned(), copy);
             return;
         };
+        if first.event_ms != copy.event_ms {
+            first = self.again.entry((id.to_owned(), copy.event_ms)).or_insert_with(|| copy.clone());
+        }
         if first.place() != copy.place() {
             let other = if copy.came_before(first) { std::mem::replace(first, copy) } else { copy };
             self.others.entry(id.to_owned()).or_default().insert(other);
         }
     }
 
-    pub fn first(&self, id: &str) -> Option<&Copy> {
-        self.firsts.get(id)
+    /// The first copies of the predictions of an id.
+    pub fn of(&self, id: &str) -> impl Iterator<Item = &Copy> {
+        let range = || self.again.range((id.to_owned(), i64::MIN)..=(id.to_owned(), i64::MAX));
+        let again = (!self.again.is_empty()).then(range).into_iter().flatten();
+        self.firsts.get(id).into_iter().chain(again.map(|(_, copy)| copy))
+    }
+
+    /// The first copy of the prediction of an id and an event time.
+    fn first(&self, id: &str, event_ms: i64) -> Option<&Copy> {
+        self.of(id).find(|first| first.event_ms == event_ms)
     }
 
     pub fn firsts(&self) -> impl Iterator<Item = (&str, &Copy)> {
-        self.firsts.iter().map(|(id, first)| (id.as_str(), first))
+        let again = self.again.iter().map(|((id, _), first)| (id.as_str(), first));
+        self.firsts.iter().map(|(id, first)| (id.as_str(), first)).chain(again)
     }
 }
 
@@ -82,15 +97,15 @@ impl Pipeline {
     /// Compares those copies with their firsts that would be sealed in these spans. Reads the rows once more, but only
     /// where there are copies at all.
     pub(super) async fn conflicts(&self, spans: &BTreeMap<i32, Span>, seen: &Seen) -> Result<Conflicts, PipelineError> {
-        let mut doubtful: HashMap<&str, Vec<(i32, i64)>> = HashMap::new();
+        let mut doubtful: HashMap<&str, Vec<&Copy>> = HashMap::new();
         for (id, others) in &seen.others {
             for copy in others {
                 if self.as_of_within(spans, copy)?.is_some() {
-                    doubtful.entry(id).or_default().push(copy.place());
+                    doubtful.entry(id).or_default().push(copy);
                 }
             }
         }
-        let times = || doubtful.keys().filter_map(|id| seen.first(id)).map(|first| first.event_ms);
+        let times = || doubtful.values().flatten().map(|copy| copy.event_ms);
         let (Some(least), Some(greatest)) = (times().min(), times().max()) else { return Ok(Conflicts::default()) };
         let predicate = Predicate::EventTimeBetween(least, greatest + 1);
         let table = &self.landings.predictions.table;
@@ -102,10 +117,11 @@ impl Pipeline {
             contents.add(&batch, &doubtful)?;
         }
         let mut conflicts = Conflicts::default();
-        for (id, places) in doubtful {
-            let Some(first) = seen.first(id).and_then(|first| contents.0.get(&first.place())) else { continue };
-            let differ = places.iter().filter_map(|place| contents.0.get(place)).filter(|other| *other != first);
-            let differ = differ.count() as u64;
+        for (id, copies) in doubtful {
+            let content = |copy: &Copy| contents.0.get(&copy.place());
+            let first = |copy: &Copy| seen.first(id, copy.event_ms).and_then(content);
+            let differs = |copy: &&&Copy| content(copy).zip(first(copy)).is_some_and(|(other, first)| other != first);
+            let differ = copies.iter().filter(differs).count() as u64;
             conflicts.count += differ;
             if differ > 0 && conflicts.example.as_deref().is_none_or(|example| id < example) {
                 conflicts.example = Some(id.to_owned());
@@ -120,7 +136,7 @@ impl Pipeline {
 struct Contents(HashMap<(i32, i64), u64>);
 
 impl Contents {
-    fn add(&mut self, batch: &RecordBatch, ids: &HashMap<&str, Vec<(i32, i64)>>) -> Result<(), PipelineError> {
+    fn add(&mut self, batch: &RecordBatch, ids: &HashMap<&str, Vec<&Copy>>) -> Result<(), PipelineError> {
         let wanted: BooleanArray =
             Copies::of(batch)?.ids.iter().map(|id| Some(id.is_some_and(|id| ids.contains_key(id)))).collect();
         let batch = filter_record_batch(batch, &wanted).map_err(PipelineError::decode)?;

@@ -39,7 +39,7 @@ impl Pipeline {
             let Some(due) = row_due(row) else { continue };
             let statements = match &due.landed {
                 Some(landed) => Cow::Borrowed(landed.as_slice()),
-                None => Cow::Owned(self.index.statements(copies.ids.value(row), due.as_of_ms)?),
+                None => Cow::Owned(self.index.statements(copies.ids.value(row), due.as_of_ms, self.outcomes_max)?),
             };
             let exposure = (!copies.exposures.is_null(row)).then(|| copies.exposures.value(row));
             let event_time_ms = copies.event_times.value(row).div_euclid(1000);

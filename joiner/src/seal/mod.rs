@@ -192,7 +192,7 @@ impl Pipeline {
 
     /// For predictions that closed before the slice: whether an earlier copy of them is in the table.
     async fn find_earlier_copies(&self, late: &HashSet<String>, seen: &mut Seen) -> Result<(), PipelineError> {
-        let times = || late.iter().filter_map(|id| seen.first(id)).map(|first| first.event_ms);
+        let times = || late.iter().flat_map(|id| seen.of(id)).map(|first| first.event_ms);
         let (Some(least), Some(greatest)) = (times().min(), times().max()) else { return Ok(()) };
         let predicate = Predicate::EventTimeBetween(least, greatest + 1);
         let mut stream = Box::pin(self.landings.predictions.table.scan(&Copies::COLUMNS, predicate).await?);
@@ -214,27 +214,31 @@ impl Pipeline {
         seen: &Seen,
     ) -> Result<HashMap<(i32, i64), Due>, PipelineError> {
         let mut due = HashMap::new();
-        let mut expired = HashMap::new();
+        let mut expired: HashMap<&str, Vec<(i32, i64)>> = HashMap::new();
         let expired_before_ms = self.index.expired_before_ms()?;
         for (id, first) in seen.firsts() {
             let Some(as_of_ms) = self.as_of_within(spans, first)? else { continue };
             let contract = Arc::clone(self.contract(first.version)?);
             due.insert(first.place(), Due { as_of_ms, contract, landed: None });
             if first.event_ms < expired_before_ms {
-                expired.insert(id, first.place());
+                expired.entry(id).or_default().push(first.place());
             }
         }
         let ids: Vec<&str> = expired.keys().copied().collect();
         for ids in ids.chunks(IDS_PER_SCAN) {
-            for place in ids.iter().filter_map(|id| expired.get(id)) {
-                if let Some(due) = due.get_mut(place) {
-                    due.landed = Some(Vec::new());
+            let mut landed: HashMap<&str, Vec<Statement>> = ids.iter().map(|id| (*id, Vec::new())).collect();
+            for (id, statement) in self.landed_statements(ids).await? {
+                if let Some(all) = landed.get_mut(id.as_str()) {
+                    all.push(statement);
                 }
             }
-            for (id, statement) in self.landed_statements(ids).await? {
-                let due = expired.get(id.as_str()).and_then(|place| due.get_mut(place));
-                if let Some(landed) = due.and_then(|due| due.landed.as_mut()) {
-                    landed.push(statement);
+            for (id, mut all) in landed {
+                all.sort_unstable_by_key(Statement::order);
+                for place in expired.get(id).into_iter().flatten() {
+                    if let Some(due) = due.get_mut(place) {
+                        let known = all.iter().filter(|statement| statement.ingest_time_ms < due.as_of_ms);
+                        due.landed = Some(known.take(self.outcomes_max).cloned().collect());
+                    }
                 }
             }
         }

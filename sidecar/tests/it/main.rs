@@ -11,3 +11,4 @@ mod restart;
 mod rows;
 mod sampling;
 mod sidecar;
+mod source_progress;

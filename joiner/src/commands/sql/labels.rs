@@ -64,7 +64,9 @@ pub(super) fn stated(names: &Names) -> String {
   SELECT c.*, least(c.event_us, c.ingest_us) AS t_us FROM (
     SELECT o.*, {},
       row_number() OVER (
-        PARTITION BY o.prediction_id, o.event_id ORDER BY o.ingest_time, o.kafka_partition, o.kafka_offset) AS copy_number
+        PARTITION BY o.prediction_id, o.event_id ORDER BY o.ingest_time, o.kafka_partition, o.kafka_offset) AS copy_number,
+      row_number() OVER (
+        PARTITION BY o.prediction_id ORDER BY o.ingest_time, o.kafka_partition, o.kafka_offset) AS landed_number
     FROM {} o) c
   WHERE c.copy_number = 1)",
         stated_columns(names),
@@ -182,7 +184,9 @@ fn said(names: &Names, model: &Model) -> String {
     row_number() OVER (
       PARTITION BY d.prediction_id, d.tick_us, r.about, s.fact ORDER BY s.turn DESC, s.op_us DESC, s.event_id DESC) AS standing
   FROM due d LEFT JOIN rules r ON r.contract_version = d.contract_version
-  LEFT JOIN stated s ON s.prediction_id = d.prediction_id AND s.ingest_us < d.tick_us AND {})",
+  LEFT JOIN stated s ON s.prediction_id = d.prediction_id AND s.ingest_us < d.tick_us AND s.landed_number <= {}
+    AND {})",
+        model.outcomes_max,
         speaks(names, model.streaming())
     )
 }

@@ -10,7 +10,7 @@ use flywheel_schemas::registry::Registry;
 use crate::commands::status::completeness;
 use crate::config::Config;
 use crate::contracts::Contracts;
-use crate::pipeline::{DRAIN, GRID, PARTITIONS};
+use crate::pipeline::{DRAIN, GRID, OUTCOMES_MAX, PARTITIONS};
 use crate::table::{Table, Warehouse};
 
 /// Name and type of each column, in table order.
@@ -28,6 +28,8 @@ pub struct Model {
     pub(super) unmatched: Columns,
     pub(super) grid_us: i64,
     pub(super) drain_us: i64,
+    /// How many outcome records about a prediction count.
+    pub(super) outcomes_max: i64,
     /// The last tick that the training table, the revisions and the unmatched have all recorded, in every partition.
     pub(super) through_us: Option<i64>,
     /// By partition: up to when outcomes are landed.
@@ -71,6 +73,7 @@ impl Model {
             contracts,
             grid_us: grid_ms * 1000,
             drain_us: drain_ms * 1000,
+            outcomes_max: number(OUTCOMES_MAX).unwrap_or(i64::MAX),
             through_us,
             landed_us,
         })

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flywheel_schemas::contract::{Contract, Gate, Label, LabelOwner, SealWhen};
+use flywheel_schemas::contract::{Contract, Gate, Ids, Label, LabelOwner, SealWhen};
 use flywheel_schemas::gate::{Cause, GateRecord};
 
 use super::rig::{MINUTE, at};
@@ -27,6 +27,8 @@ pub struct Copy {
 #[derive(Debug, Default)]
 pub struct Log {
     pub contracts: BTreeMap<i32, Contract>,
+    /// So many statements about a prediction count.
+    pub outcomes_max: usize,
     pub predictions: Vec<Copy>,
     pub statements: Vec<(String, Statement)>,
     /// What was said of sources, by partition, with the ingest time, in order.
@@ -168,15 +170,24 @@ impl Log {
 
     fn firsts(&self, partition: i32) -> Vec<Copy> {
         let here = || self.predictions.iter().filter(|copy| copy.partition == partition);
-        let ids: BTreeSet<&String> = here().map(|copy| &copy.id).collect();
-        let first = |id: &String| {
-            here().filter(|copy| copy.id == *id).min_by_key(|copy| (copy.ingest_ms, copy.offset)).unwrap()
+        let ids: BTreeSet<(&String, i64)> = here().map(|copy| (&copy.id, copy.event_ms)).collect();
+        let first = |(id, event_ms): (&String, i64)| {
+            let copies = here().filter(|copy| copy.id == *id && copy.event_ms == event_ms);
+            copies.min_by_key(|copy| (copy.ingest_ms, copy.offset)).unwrap()
         };
         ids.into_iter().map(|id| first(id).clone()).collect()
     }
 
+    /// The statements that count.
     fn about(&self, id: &str) -> Vec<Statement> {
-        self.statements.iter().filter(|(about, _)| about == id).map(|(_, statement)| statement.clone()).collect()
+        let all = self.statements.iter().filter(|(about, _)| about == id).map(|(_, statement)| statement);
+        all.filter(|statement| self.counts(id, statement)).cloned().collect()
+    }
+
+    fn counts(&self, id: &str, statement: &Statement) -> bool {
+        let place = |s: &Statement| (s.ingest_time_ms, s.offset);
+        let before = self.statements.iter().filter(|(about, other)| about == id && place(other) < place(statement));
+        before.count() < self.outcomes_max
     }
 
     fn longest(&self, contract: &Contract) -> i64 {
@@ -232,7 +243,10 @@ impl Log {
                 continue;
             }
             let stated = &self.contracts[&statement.contract_version.unwrap_or(1)];
-            let time = i64::from_str_radix(&id[..13].replace('-', ""), 16).unwrap();
+            let time = match stated.ids {
+                Ids::Minted => i64::from_str_radix(&id[..13].replace('-', ""), 16).unwrap(),
+                Ids::Caller => statement.event_time_us.div_euclid(1000).min(statement.ingest_time_ms),
+            };
             let over = time + self.longest(stated);
             let known = statement.ingest_time_ms;
             let Some(as_of) = ticks.first(|tick| tick > known + drain && tick >= over) else { continue };
@@ -242,32 +256,41 @@ impl Log {
             if is_of_batch(stated) {
                 continue;
             }
-            let reason = match firsts.iter().find(|copy| copy.id == *id && copy.ingest_ms < as_of) {
-                None => "no_prediction",
-                Some(copy) => {
-                    let served = &self.contracts[&copy.version];
-                    if is_of_batch(served) {
-                        continue;
-                    }
-                    let spoken: Vec<&Label> = served.labels.iter().filter(|label| speaks(statement, label)).collect();
-                    let t = statement.event_time_us.min(known * 1000);
-                    let is_in = |label: &&Label| {
-                        statement.op == Op::Retract
-                            || ((copy.event_ms - 5 * MINUTE) * 1000 <= t
-                                && t < (copy.event_ms + label.window_ms) * 1000)
-                    };
-                    if spoken.is_empty() {
-                        "unknown_label"
-                    } else if self.last(copy, ticks).is_some_and(|last| known >= last) {
-                        "too_late"
-                    } else if !spoken.iter().any(is_in) {
-                        "outside_window"
-                    } else {
-                        continue;
-                    }
-                }
-            };
+            let about = || firsts.iter().filter(|copy| copy.id == *id && copy.ingest_ms < as_of);
+            if about().any(|copy| is_of_batch(&self.contracts[&copy.version])) {
+                continue;
+            }
+            let reasons: Vec<&str> = about().map(|copy| self.reason(id, statement, copy, ticks)).collect();
+            let order = ["", "over_limit", "outside_window", "too_late", "unknown_label"];
+            let reason = order.into_iter().find(|reason| reasons.contains(reason)).unwrap_or("no_prediction");
+            if reason.is_empty() {
+                continue;
+            }
             tables.unmatched.insert(format!("{id} {} at {} {as_of} {reason}", statement.event_id, statement.offset));
+        }
+    }
+}
+
+impl Log {
+    /// Why a statement has no place in a prediction; empty where it has one.
+    fn reason(&self, id: &str, statement: &Statement, copy: &Copy, ticks: &Ticks) -> &'static str {
+        let served = &self.contracts[&copy.version];
+        let spoken: Vec<&Label> = served.labels.iter().filter(|label| speaks(statement, label)).collect();
+        let t = statement.event_time_us.min(statement.ingest_time_ms * 1000);
+        let is_in = |label: &&Label| {
+            let from = (copy.event_ms - 5 * MINUTE) * 1000;
+            statement.op == Op::Retract || (from <= t && t < (copy.event_ms + label.window_ms) * 1000)
+        };
+        if spoken.is_empty() {
+            "unknown_label"
+        } else if self.last(copy, ticks).is_some_and(|last| statement.ingest_time_ms >= last) {
+            "too_late"
+        } else if !spoken.iter().any(is_in) {
+            "outside_window"
+        } else if !self.counts(id, statement) {
+            "over_limit"
+        } else {
+            ""
         }
     }
 }

@@ -4,7 +4,7 @@
 //! retracts, late and lost records and outages, and how it is read: where batches are cut, when is committed and sealed, and
 //! where a joiner ends and another goes on with an index of its own or an old one.
 
-use flywheel_schemas::contract::{Contract, Scalar};
+use flywheel_schemas::contract::{Contract, Ids, Scalar};
 use flywheel_schemas::gate::GateRecord;
 use flywheel_schemas::wire::{self, Kind};
 use flywheel_schemas::{id, partition};
@@ -84,6 +84,20 @@ labels:
 seal: {when: all_closed, grid: 5m, drain: 5m, horizon: 40m}
 ";
 
+/// Of ids that say nothing.
+const CALLER: &str = "
+apiVersion: flywheel/v1
+kind: ModelContract
+model: m
+version: 1
+ids: caller
+features: {x: {type: double}}
+labels:
+  won:   {type: boolean, window: 30m, lateness: 10m, aggregate: any, default: false}
+  total: {type: long, window: 1h, lateness: 20m, aggregate: sum}
+seal: {when: 'label:won', grid: 5m, drain: 5m, horizon: 40m}
+";
+
 /// What comes after any of them.
 const NEXT: &str = "
 apiVersion: flywheel/v1
@@ -147,7 +161,7 @@ enum Entry {
 }
 
 /// The log of a case, and the records in the order of their times.
-fn draw(random: &mut Random, contracts: &BTreeMap<i32, Contract>, partitions: i32) -> Vec<(i64, Entry)> {
+fn draw(random: &mut Random, contracts: &BTreeMap<i32, Contract>, partitions: i32, ids: Naming) -> Vec<(i64, Entry)> {
     let hours = 4 + i64::try_from(random.below(3)).unwrap();
     let mut entries: Vec<(i64, Entry)> = Vec::new();
     for tick in (0..=hours * 60).step_by(5) {
@@ -158,7 +172,11 @@ fn draw(random: &mut Random, contracts: &BTreeMap<i32, Contract>, partitions: i3
         let version = if random.one_in(4) { *contracts.keys().last().unwrap() } else { 1 };
         let event_ms = START + random.minutes(0, 90);
         let event_ms = if random.one_in(3) { event_ms / (5 * MINUTE) * 5 * MINUTE } else { event_ms };
-        let id = id::from_parts(event_ms, [u8::try_from(number).unwrap(); 10]).to_string();
+        let id = match ids {
+            Naming::Minted => id::from_parts(event_ms, [u8::try_from(number).unwrap(); 10]).to_string(),
+            Naming::Once => format!("order {number}"),
+            Naming::Again => format!("order {}", random.below(number + 1)),
+        };
         let exposure = random.of(&[None, None, Some("served"), Some("holdout")]);
         let copy = Copy { partition: home(&id), id: id.clone(), version, event_ms, exposure, offset: 0, ingest_ms: 0 };
         let copies = random.of(&[0, 1, 1, 1, 1, 2, 3]);
@@ -206,7 +224,8 @@ fn draw(random: &mut Random, contracts: &BTreeMap<i32, Contract>, partitions: i3
                 values.push((label.name.clone(), value_of(random, &label.ty)));
             }
             let statement = Statement {
-                event_id: format!("e{fact}"),
+                // Unlike those about another prediction of the same id.
+                event_id: format!("e{fact}.{number}"),
                 // Some state the same fact again.
                 outcome_id: format!("o{}", random.below(fact + 1)),
                 revision: i64::try_from(random.below(3)).unwrap(),
@@ -443,26 +462,47 @@ pub struct Case {
     pub log: Log,
 }
 
-/// The case of a number.
+/// How predictions are named.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Naming {
+    Minted,
+    /// By their callers, each by a name of its own.
+    Once,
+    /// By their callers, some by a name that another has.
+    Again,
+}
+
+/// The case of a number, each prediction with an id of its own.
 pub async fn case(number: u64) -> Case {
+    case_with(number, Naming::Once).await
+}
+
+/// `caller`: how predictions are named where that is for callers to say.
+async fn case_with(number: u64, caller: Naming) -> Case {
     let mut random = Random(number);
     let partitions = random.of(&[1, 1, 1, 4, 4, 4, 7, 16]);
-    let first = random.of(&[ONE, MANY, TYPES, GATED, GATED]);
+    let first = random.of(&[ONE, MANY, TYPES, GATED, GATED, CALLER]);
     let mut contracts: BTreeMap<i32, Contract> = BTreeMap::new();
     let mut rig = Rig::with(partitions, first).await;
+    let outcomes_max = if random.one_in(4) { 3 } else { 1000 };
+    rig.limit(outcomes_max).await;
     contracts.insert(1, Contract::parse(first).unwrap());
+    let is_minted = contracts[&1].ids == Ids::Minted;
     if random.one_in(3) {
-        rig.register(NEXT).await;
-        contracts.insert(2, Contract::parse(NEXT).unwrap());
+        let next = if is_minted { NEXT.to_owned() } else { NEXT.replace("features:", "ids: caller\nfeatures:") };
+        rig.register(&next).await;
+        contracts.insert(2, Contract::parse(&next).unwrap());
     }
-    let entries = draw(&mut random, &contracts, partitions);
-    let log = write(&rig, contracts, entries).await;
+    let ids = if is_minted { Naming::Minted } else { caller };
+    let entries = draw(&mut random, &contracts, partitions, ids);
+    let mut log = write(&rig, contracts, entries).await;
+    log.outcomes_max = outcomes_max;
     read(&rig, &mut random).await;
     Case { rig, log }
 }
 
 async fn check(number: u64) -> [usize; 3] {
-    let Case { rig, log } = case(number).await;
+    let Case { rig, log } = case_with(number, Naming::Again).await;
     let (found, expected) = (tables(&rig, &log.contracts).await, log.tables());
     for (name, found, expected) in [
         ("training", &found.training, &expected.training),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flywheel_schemas::avro::{Layout, outcome_schema, prediction_schema};
+use flywheel_schemas::avro::{Layout, contract_of, outcome_schema, prediction_schema};
 use flywheel_schemas::contract::{Contract, Scalar};
 use flywheel_schemas::gate::GateRecord;
 use flywheel_schemas::log::{self, Folder};
@@ -16,7 +16,7 @@ use flywheel_spool::{Options, SchemaKey, Spool};
 use futures::TryStreamExt as _;
 use tempfile::TempDir;
 
-use super::super::{Pipeline, PipelineError, Shared};
+use super::super::{OUTCOMES_MAX, Pipeline, PipelineError, Shared};
 use crate::config::Config;
 use crate::decode::tests::oracle::{self, Given, Record};
 use crate::metrics::Metrics;
@@ -111,6 +111,14 @@ impl Rig {
             let layout = Layout::parse(&text).unwrap();
             self.writers.insert((kind, contract.version), Writer { id, text, layout });
         }
+    }
+
+    /// So many statements about a prediction count.
+    pub async fn limit(&self, outcomes_max: usize) {
+        let contract = self.shared.registry.versions("flywheel.m.predictions-value").await.unwrap();
+        let contract = contract_of(&contract[0].text).unwrap();
+        let limit = [(OUTCOMES_MAX, outcomes_max.to_string())];
+        self.shared.warehouse.table(&flywheel_schemas::table::training(&contract), &limit).await.unwrap();
     }
 
     /// The bytes of one record as the sidecar would frame them.

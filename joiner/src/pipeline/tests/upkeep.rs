@@ -183,12 +183,12 @@ async fn a_prediction_that_comes_when_its_statements_have_left_the_index_has_its
     rig.ticks(START + 5 * MINUTE, end - 5 * MINUTE).await;
     rig.run(&mut pipeline).await;
     pipeline.expire_index().unwrap();
-    assert_eq!(pipeline.index.statements(&early, i64::MAX).unwrap().len(), 1);
+    assert_eq!(pipeline.index.statements(&early, i64::MAX, 9).unwrap().len(), 1);
     rig.tick(end).await;
     rig.run(&mut pipeline).await;
     pipeline.expire_index().unwrap();
     for id in [&early, &late] {
-        assert_eq!(pipeline.index.statements(id, i64::MAX).unwrap(), []);
+        assert_eq!(pipeline.index.statements(id, i64::MAX, 9).unwrap(), []);
     }
     assert_eq!(rig.predict(2, t, end + MINUTE, 1.0).await, late);
     rig.ticks(end + 5 * MINUTE, end + 20 * MINUTE).await;

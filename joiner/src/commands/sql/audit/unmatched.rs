@@ -41,7 +41,7 @@ pub(super) fn text(names: &Names, model: &Model, through_us: i64) -> String {
         "judged AS (
   SELECT s.*, CASE WHEN {} THEN CAST(NULL AS {}) WHEN p.prediction_id IS NULL THEN {none} WHEN {} THEN NULL
     WHEN NOT ({}) THEN 'unknown_label' WHEN s.ingest_us >= p.flywheel_final_us THEN 'too_late'
-    WHEN NOT ({}) THEN 'outside_window' END AS reason
+    WHEN NOT ({}) THEN 'outside_window' WHEN s.landed_number > {} THEN 'over_limit' END AS reason
   FROM timed s LEFT JOIN sealed p ON p.prediction_id = s.prediction_id AND p.flywheel_ingest_us < s.as_of_us
   WHERE s.as_of_us <= {through_us})",
         by_stated(&|contract| speaks_of_any(names, &of_batch(contract))),
@@ -49,6 +49,7 @@ pub(super) fn text(names: &Names, model: &Model, through_us: i64) -> String {
         served(&|contract| speaks_of_any(names, &of_batch(contract))),
         served(&|contract| speaks_of_any(names, &streaming(contract))),
         served(&|contract| finds_place(names, &streaming(contract), "p.flywheel_event_us")),
+        model.outcomes_max,
     );
     let queries = vec![
         ticks::bars(names, model),
