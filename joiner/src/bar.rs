@@ -63,6 +63,10 @@ impl Bars {
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.bars.is_empty()
+    }
+
     /// How far before a tick a source of labels may be complete: five minutes and `drain`, in milliseconds.
     pub fn allowance_ms(&self) -> i64 {
         GAP_MS + self.drain_ms

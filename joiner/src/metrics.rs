@@ -17,6 +17,7 @@
 //! | `flywheel_joiner_sealed_through_seconds` | model, partition | last tick done, seconds since the epoch |
 //! | `flywheel_joiner_index_bytes` | model | what the outcome index takes on disk; see `index.max_bytes` |
 //! | `flywheel_joiner_failures_total` | model | failed turns, each tried again |
+//! | `flywheel_joiner_stopped` | model | 1 while the model stands still until a person acts; the log says why |
 //! | `flywheel_joiner_commits_put_off_total` | model | commits that failed and are tried again with the same batch |
 //! | `flywheel_joiner_tick_failures_total` | model | tick records that could not be appended, tried again |
 //! | `flywheel_joiner_expiry_failures_total` | table | hourly expiries of snapshots that failed |
@@ -125,6 +126,7 @@ pub(crate) struct Metrics {
     sealed_through: Family<OfPartition, Gauge<f64, AtomicU64>>,
     index_bytes: Family<OfModel, Gauge>,
     failures: Family<OfModel, Counter>,
+    stopped: Family<OfModel, Gauge>,
     commits_put_off: Family<OfModel, Counter>,
     tick_failures: Family<OfModel, Counter>,
     expiry_failures: Family<OfTable, Counter>,
@@ -154,6 +156,7 @@ impl Metrics {
             sealed_through: Family::default(),
             index_bytes: Family::default(),
             failures: Family::default(),
+            stopped: Family::default(),
             commits_put_off: Family::default(),
             tick_failures: Family::default(),
             expiry_failures: Family::default(),
@@ -178,6 +181,7 @@ impl Metrics {
         registry.register("sealed_through_seconds", "Last tick done", metrics.sealed_through.clone());
         registry.register("index_bytes", "Size of the outcome index", metrics.index_bytes.clone());
         registry.register("failures", "Failed turns", metrics.failures.clone());
+        registry.register("stopped", "1 while a person is needed", metrics.stopped.clone());
         registry.register("commits_put_off", "Commits tried again", metrics.commits_put_off.clone());
         registry.register("tick_failures", "Tick records not appended", metrics.tick_failures.clone());
         registry.register("expiry_failures", "Failed expiries of snapshots", metrics.expiry_failures.clone());
@@ -348,6 +352,12 @@ impl Metrics {
         tracing::error!(model, bytes, max_bytes, "landing pauses: the outcome index is full; raise index.max_bytes");
     }
 
+    /// Said once, when a partition is taken of which nothing is landed.
+    pub fn begins_late(&self, model: &str, kind: Kind, partition: i32, low: i64) {
+        let kind = kind.name();
+        tracing::warn!(model, kind, partition, low, "the log begins here: what was before is not landed");
+    }
+
     pub fn caught_up(&self, model: &str, partition: i32, offsets: i64) {
         tracing::info!(model, partition, offsets, "outcome index caught up from the table");
     }
@@ -360,6 +370,11 @@ impl Metrics {
             tracing::error!(model, error, retry_ms, "landing stopped; tried again, but a person is needed");
         }
         self.failures.get_or_create(&of(model)).inc();
+        self.stopped.get_or_create(&of(model)).set(i64::from(!passing));
+    }
+
+    pub fn pipeline_goes_on(&self, model: &str) {
+        self.stopped.get_or_create(&of(model)).set(0);
     }
 
     pub fn commit_put_off(&self, model: &str, error: &str, retry: Duration) {

@@ -98,6 +98,7 @@ impl Pipeline {
                 }
             }
             Outcome::Fenced(recorded) => {
+                Pipeline::check_forward(&self.landings.get(kind).table, &from, &recorded)?;
                 self.metrics.fenced(&self.model, self.landings.get(kind).table.name());
                 let numbers: Vec<i32> = to.into_keys().collect();
                 // First what can fail, since the batch may be tried again after it.

@@ -31,6 +31,23 @@ pub(crate) enum PipelineError {
          from it; restore the topic, or start the model under another prefix"
     )]
     AnotherTopic { topic: String, partition: i32, why: String },
+    /// Somebody took a table back while a joiner was at work on it.
+    #[error(
+        "table {table} has gone back to {recorded} in partition {partition}, where {known} was recorded: it was rolled \
+         back, or dropped and made anew. What it lacks is landed or sealed again, as far as log and raw tables have it"
+    )]
+    WentBack { table: String, partition: i32, recorded: i64, known: i64 },
+    #[error(
+        "table {behind} has not landed what {training} was sealed from in partition {partition}: it was rolled back or \
+         dropped. Nothing is landed; bring {behind} back to its last snapshot, or drop the tables that are made from it \
+         ({training}, its revisions, unmatched) too, and all of them are made again from what the log still has"
+    )]
+    Behind { behind: String, training: String, partition: i32 },
+    #[error(
+        "table {table} says nothing of {model}, partition {partition}, of which outcomes are landed: it was rolled back or \
+         dropped, and which ticks are barred stands nowhere else. Nothing is landed; bring it back to its last snapshot"
+    )]
+    BarsLost { table: String, model: String, partition: i32 },
 }
 
 impl PipelineError {
@@ -44,7 +61,8 @@ impl PipelineError {
             PipelineError::Source(error) => error.is_passing(),
             PipelineError::Table(error) => error.is_passing(),
             PipelineError::Registry(error) => error.is_passing(),
-            PipelineError::NoContract => true,
+            // What becomes of it shows when the partitions are taken anew.
+            PipelineError::NoContract | PipelineError::WentBack { .. } => true,
             _ => false,
         }
     }

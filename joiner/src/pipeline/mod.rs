@@ -30,7 +30,7 @@ mod ownership;
 mod upkeep;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use error::PipelineError;
 pub(crate) use ownership::said_property;
@@ -241,6 +241,7 @@ impl Pipeline {
         commands: &mut mpsc::UnboundedReceiver<Command>,
     ) -> Result<(), PipelineError> {
         self.take_partitions(owned).await?;
+        self.metrics.pipeline_goes_on(&self.model);
         loop {
             match commands.try_recv() {
                 Ok(command) => {

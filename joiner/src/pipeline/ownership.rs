@@ -30,6 +30,13 @@ impl Pipeline {
         if new.is_empty() {
             return Ok(());
         }
+        if let Some(number) = new.iter().copied().find(|number| *number >= self.partition_count) {
+            return Err(PipelineError::AnotherTopic {
+                topic: wire::topic(&self.config.log.prefix, &self.model, Kind::Predictions),
+                partition: number,
+                why: format!("it had {} partitions, and keys have moved", self.partition_count),
+            });
+        }
         let predictions = self.recorded(Kind::Predictions).await?;
         let outcomes = self.recorded(Kind::Outcomes).await?;
         let training = ticks(&mut self.training).await?;
@@ -46,13 +53,13 @@ impl Pipeline {
                 gate: Gate::new(self.recorded_said(number)?),
             };
             if let Some(done) = part.done_ms
-                && [&part.predictions, &part.outcomes].iter().any(|side| side.last_ms().is_none_or(|last| last < done))
+                && let Some(kind) = [Kind::Predictions, Kind::Outcomes]
+                    .into_iter()
+                    .find(|kind| part.side(*kind).last_ms().is_none_or(|last| last < done))
             {
-                return Err(PipelineError::AnotherTopic {
-                    topic: wire::topic(&self.config.log.prefix, &self.model, Kind::Predictions),
-                    partition: number,
-                    why: "the training table is ahead of the raw tables, one of which was rolled back".to_owned(),
-                });
+                let behind = self.landings.get(kind).table.name().to_owned();
+                let training = self.training.name().to_owned();
+                return Err(PipelineError::Behind { behind, training, partition: number });
             }
             for kind in [Kind::Predictions, Kind::Outcomes] {
                 self.start_side(kind, number, part.side(kind).landed).await?;
@@ -63,13 +70,26 @@ impl Pipeline {
         }
         self.metrics.partitions(&self.model, self.partitions.len());
         self.take_bars(&new).await?;
+        // The first outcome record of a partition leaves a bar, before it is landed.
+        let lost = new.iter().find(|number| {
+            self.partitions.get(number).is_some_and(|part| part.outcomes.landed.is_some() && part.bars.is_empty())
+        });
+        if let Some(number) = lost {
+            let (table, model) = (self.seal_log.name().to_owned(), self.model.clone());
+            return Err(PipelineError::BarsLost { table, model, partition: *number });
+        }
         self.catch_up().await
     }
 
     /// Seeks one record before the recorded offset, so that reading shows whether it is still the same topic.
     async fn start_side(&mut self, kind: Kind, number: i32, landed: Option<Mark>) -> Result<(), PipelineError> {
-        let Some(mark) = landed else { return Ok(self.feed.assign(kind, number, -1)?) };
         let (low, end) = self.feed.offsets(kind, number).await?;
+        let Some(mark) = landed else {
+            if low > 0 {
+                self.metrics.begins_late(&self.model, kind, number, low);
+            }
+            return Ok(self.feed.assign(kind, number, -1)?);
+        };
         let topic = || wire::topic(&self.config.log.prefix, &self.model, kind);
         if end < mark.next {
             let why = format!("it ends at offset {end}, but {} is landed already", mark.next);
@@ -111,6 +131,24 @@ impl Pipeline {
     pub(super) fn forget_held(&mut self) {
         for (kind, number) in std::mem::take(&mut self.held).into_keys() {
             self.metrics.partition_forgotten(&self.model, kind, number);
+        }
+    }
+
+    /// An error where a table stands before what was recorded in it: there marks move forward alone.
+    pub(crate) fn check_forward(
+        table: &Table,
+        known: &BTreeMap<i32, Mark>,
+        recorded: &BTreeMap<i32, Mark>,
+    ) -> Result<(), PipelineError> {
+        let next = |number: &i32| recorded.get(number).map_or(-1, |mark| mark.next);
+        match known.iter().find(|(number, mark)| next(number) < mark.next) {
+            None => Ok(()),
+            Some((number, mark)) => Err(PipelineError::WentBack {
+                table: table.name().to_owned(),
+                partition: *number,
+                recorded: next(number),
+                known: mark.next,
+            }),
         }
     }
 

@@ -1,12 +1,14 @@
 //! A pipeline turn by turn, over a `file:` log, a real catalog and real files.
 
+mod alarms;
 mod audit;
 mod duckdb;
+mod failures;
 mod gate;
 mod land;
 mod model;
 mod random;
-mod rig;
+pub(crate) mod rig;
 mod seal;
 mod upkeep;
 mod views;

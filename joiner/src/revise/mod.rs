@@ -85,6 +85,9 @@ impl Pipeline {
         let properties = move |marks: &BTreeMap<i32, Mark>| complete_through(marks, complete);
         let outcome = table.commit_with(files, &from, &to, &cluster, &properties).await?;
         let name = table.name().to_owned();
+        if let Outcome::Fenced(recorded) = &outcome {
+            Pipeline::check_forward(table, &from, recorded)?;
+        }
         match outcome {
             Outcome::Committed => {
                 for (number, span) in spans {

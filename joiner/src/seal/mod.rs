@@ -307,6 +307,7 @@ impl Pipeline {
                 Ok(true)
             }
             Outcome::Fenced(recorded) => {
+                Pipeline::check_forward(&self.training, &from, &recorded)?;
                 self.metrics.fenced(&self.model, self.training.name());
                 for number in spans.keys() {
                     if let Some(part) = self.partitions.get_mut(number) {

@@ -205,7 +205,7 @@ impl Warehouse {
     ) -> Result<Widened, TableError> {
         let failed = |error| TableError::iceberg(&spec.name, "adding columns", error);
         let metadata = table.state.metadata();
-        let columns = schema::missing(spec, metadata.current_schema())
+        let columns = schema::missing(spec, metadata)
             .map_err(|faults| TableError::Schema { table: spec.name.clone(), faults })?;
         let unset: Vec<_> = properties.iter().filter(|(key, _)| !metadata.properties().contains_key(*key)).collect();
         if columns.is_empty() && unset.is_empty() {

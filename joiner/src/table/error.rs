@@ -18,7 +18,7 @@ pub enum Kind {
 pub enum TableError {
     #[error("catalog setting `{setting}`: {reason}")]
     Setting { setting: String, reason: String },
-    #[error("table {table}: {}", faults.join("; "))]
+    #[error("table {table}: {}; nothing is written to it until that is put right", faults.join("; "))]
     Schema { table: String, faults: Vec<String> },
     #[error(
         "table {table} was written from the cluster {recorded}, and this is the cluster {present}: offsets of the one \

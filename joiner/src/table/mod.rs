@@ -130,7 +130,10 @@ impl Table {
     }
 
     fn settle(&mut self, state: iceberg::table::Table) -> Result<(), TableError> {
-        if state.metadata().current_schema() != self.state.metadata().current_schema() {
+        let (old, new) = (self.state.metadata().current_schema(), state.metadata().current_schema());
+        if old != new {
+            // What was written by the old columns would be in the files and in no row.
+            schema::outlive(old, new).map_err(|faults| TableError::Schema { table: self.name().to_owned(), faults })?;
             self.arrow = arrow_schema(&state)?;
         }
         self.state = state;

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use flywheel_schemas::table::{self, ColumnType};
 use flywheel_schemas::types;
 use iceberg::spec::{
-    ListType, NestedField, NestedFieldRef, PrimitiveType, Schema, StructType, Transform, Type, UnboundPartitionSpec,
+    ListType, NestedField, NestedFieldRef, PrimitiveType, Schema, StructType, TableMetadata, Transform, Type,
+    UnboundPartitionSpec,
 };
 use iceberg::transaction::AddColumn;
 
@@ -67,13 +68,20 @@ pub(super) fn properties(spec: &table::Table, extra: &[(&str, String)]) -> HashM
 /// The columns that an existing table lacks, each optional: old rows have no value for them.
 ///
 /// # Errors
-/// A sentence per column that has another type in the table.
-pub(super) fn missing(spec: &table::Table, existing: &Schema) -> Result<Vec<AddColumn>, Vec<String>> {
+/// A sentence per column that has another type in the table, or that it had once: this module drops none, so that a
+/// person has dropped or renamed it, and a new one of its name would hide what it held.
+pub(super) fn missing(spec: &table::Table, metadata: &TableMetadata) -> Result<Vec<AddColumn>, Vec<String>> {
+    let existing = metadata.current_schema();
+    let was = |name: &str| metadata.schemas_iter().any(|schema| schema.field_by_name(name).is_some());
     let mut columns = Vec::new();
     let mut faults = Vec::new();
     for column in &spec.columns {
         let ty = column_type(&column.ty, &mut 0);
         match existing.field_by_name(&column.name) {
+            None if was(&column.name) => faults.push(format!(
+                "column `{}` was dropped or renamed by hand: rename it back, or add it as {ty} (old rows then have null)",
+                column.name
+            )),
             None if column.doc.is_empty() => columns.push(AddColumn::optional(&column.name, ty)),
             None => columns
                 .push(AddColumn::builder().name(column.name.clone()).field_type(ty).doc(column.doc.clone()).build()),
@@ -82,6 +90,24 @@ pub(super) fn missing(spec: &table::Table, existing: &Schema) -> Result<Vec<AddC
         }
     }
     if faults.is_empty() { Ok(columns) } else { Err(faults) }
+}
+
+/// Whether a table still has every column of an earlier schema of it, under its name and of its type.
+///
+/// # Errors
+/// A sentence per column that it has not.
+pub(super) fn outlive(old: &Schema, new: &Schema) -> Result<(), Vec<String>> {
+    let faults: Vec<String> = old
+        .as_struct()
+        .fields()
+        .iter()
+        .filter(|field| {
+            let now = new.field_by_id(field.id);
+            now.is_none_or(|now| now.name != field.name || !same(&now.field_type, &field.field_type))
+        })
+        .map(|field| format!("column `{}` was dropped, renamed or given another type by hand", field.name))
+        .collect();
+    if faults.is_empty() { Ok(()) } else { Err(faults) }
 }
 
 /// Equal but for field ids and docs.

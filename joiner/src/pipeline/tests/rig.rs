@@ -215,14 +215,45 @@ impl Rig {
 
     /// A pipeline that owns all partitions, with an index of its own name.
     pub async fn pipeline(&self, index: &str) -> Pipeline {
+        self.try_pipeline(index).await.unwrap()
+    }
+
+    /// The same, or why it does not start.
+    pub async fn try_pipeline(&self, index: &str) -> Result<Pipeline, PipelineError> {
         let mut shared = self.shared.clone();
         let mut config = Config::clone(&shared.config);
         config.index.dir = self.dir.path().join(index);
         shared.config = Arc::new(config);
-        let mut pipeline = Pipeline::open("m", &shared, &self.source.feeds()).await.unwrap();
+        let mut pipeline = Pipeline::open("m", &shared, &self.source.feeds()).await?;
         let all: Vec<i32> = (0..self.partitions).collect();
-        pipeline.take_partitions(&all).await.unwrap();
-        pipeline
+        pipeline.take_partitions(&all).await?;
+        Ok(pipeline)
+    }
+
+    /// A partition of both topics more.
+    pub fn add_partition(&mut self) {
+        for kind in [Kind::Predictions, Kind::Outcomes] {
+            self.begin_anew(kind, self.partitions);
+        }
+        self.partitions += 1;
+    }
+
+    /// A partition without a record, whatever it had.
+    pub fn begin_anew(&mut self, kind: Kind, number: i32) {
+        drop(self.logs.remove(&(kind, number)));
+        let folder = Folder::new(&self.dir.path().join("log"));
+        let place = folder.partition_dir(&wire::topic("flywheel", "m", kind), number);
+        let _ = std::fs::remove_dir_all(&place);
+        std::fs::create_dir_all(&place).unwrap();
+        self.logs.insert((kind, number), Spool::open(&place, Options::default()).unwrap());
+    }
+
+    /// The log as another cluster.
+    pub async fn change_cluster(&mut self) {
+        let folder = Folder::new(&self.dir.path().join("log"));
+        std::fs::write(folder.cluster_id_file(), "0b0a3f0e-55a5-4b54-9d0c-3f1d6a1f7a55").unwrap();
+        self.source = Source::open(&self.shared.config.source()).await.unwrap();
+        self.shared.cluster = self.source.cluster_id().to_owned();
     }
 
     /// Lands and seals all that is in the log.
