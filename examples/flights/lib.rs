@@ -75,7 +75,7 @@ pub fn main() -> ExitCode {
 async fn demonstrate() -> ExitCode {
     let args = args::Args::parse();
     let filter = tracing_subscriber::EnvFilter::try_new(&args.log).unwrap_or_else(|_| "error".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false).init();
     match replay::run(args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

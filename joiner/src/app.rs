@@ -7,6 +7,9 @@
 //! | two side topics | append ledger and dead letters | tried again | ends |
 //! | admin | `/livez` `/readyz` `/metrics` | ends the process at start only | ends |
 //!
+//! A task that panics ends the process, to be started anew: a member of the group whose partitions nobody works on would
+//! hold them for ever.
+//!
 //! A stop waits for commits in flight no longer than `shutdown.drain_ms`: what is not committed is read again.
 
 use std::collections::HashMap;
@@ -19,7 +22,7 @@ use std::time::Duration;
 use flywheel_schemas::registry::{Registry, RegistryError};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::admin::{self, Admin};
 use crate::config::Config;
@@ -49,6 +52,8 @@ pub enum AppError {
     Source(SourceError),
     #[error("{0}")]
     Table(TableError),
+    #[error("a task has panicked: {0}")]
+    Panicked(JoinError),
 }
 
 impl App {
@@ -169,6 +174,10 @@ async fn follow(
         let mut stopping = stop.clone();
         let event = tokio::select! {
             event = source.next() => event,
+            Some(ended) = tasks.join_next() => match ended {
+                Err(error) if error.is_panic() => return Err(AppError::Panicked(error)),
+                _ => continue,
+            },
             _ = stopping.wait_for(|stop| *stop) => break,
         };
         let (model, command) = match event {
@@ -191,4 +200,20 @@ async fn follow(
     // Leaving the group lets another member take over at once.
     source.close().await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::tests::rig::Rig;
+
+    #[tokio::test]
+    async fn a_task_that_panics_ends_the_process() {
+        let Rig { source, shared, dir: _dir, .. } = Rig::new(1).await;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async { panic!("as a fault in the code would") });
+        let (_sender, stop) = watch::channel(false);
+        let error = follow((source, shared), &mut tasks, &stop).await.unwrap_err();
+        assert!(matches!(error, AppError::Panicked(_)), "{error}");
+    }
 }

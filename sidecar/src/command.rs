@@ -110,8 +110,12 @@ async fn serve(args: &Args, config: Config) -> Result<ExitCode, Box<dyn std::err
 fn start_telemetry(telemetry: &Telemetry) -> Result<(), tracing_subscriber::filter::ParseError> {
     let filter = EnvFilter::try_new(&telemetry.filter)?;
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_terminal).with_writer(std::io::stderr);
+    // A line that cannot be written, since the disk is full, is lost: to say so on standard error would be a panic.
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(is_terminal)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     let _ = match telemetry.format {
         LogFormat::Text => subscriber.try_init(),
         LogFormat::Json => subscriber.json().try_init(),

@@ -9,8 +9,10 @@ use crate::config::Config;
 pub async fn run(config: Config) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    // Where the process already has a subscriber, that one stays.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    // Where the process already has a subscriber, that one stays. A line that cannot be written, since the disk is full, is
+    // lost: to say so on standard error, which is where it was to go, would be a panic.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let _ = log.log_internal_errors(false).try_init();
     let app = App::build(config).await?;
     app.run(stop_signal()).await?;
     Ok(ExitCode::SUCCESS)
