@@ -112,7 +112,16 @@ impl System {
 
     /// Posts to the model's route.
     pub async fn post(&self, kind: Kind, media_type: &str, body: impl Into<Body>) -> Answer {
-        let url = format!("{}/v1/models/{}/{}", self.url, self.model, kind.name());
+        self.post_as(kind.name(), media_type, body.into()).await
+    }
+
+    /// Posts JSON to another route of the model.
+    pub async fn post_to(&self, route: &str, body: impl Into<Body>) -> Answer {
+        self.post_as(route, JSON, body.into()).await
+    }
+
+    async fn post_as(&self, route: &str, media_type: &str, body: Body) -> Answer {
+        let url = format!("{}/v1/models/{}/{route}", self.url, self.model);
         let sent = self.client.post(url).header("content-type", media_type).body(body).send().await;
         let answer = sent.unwrap_or_else(|error| panic!("no answer: {error:?}"));
         let media_type = answer.headers().get("content-type").and_then(|value| value.to_str().ok());
@@ -177,10 +186,16 @@ impl Service {
         std::fs::read_to_string(self.settings.with_extension("log")).unwrap_or_default()
     }
 
-    /// What another command of the same program says with the same settings, such as `status`.
+    /// What another command of the same program says with the same settings, such as `status`; arguments follow it, apart by
+    /// spaces.
     pub fn command(&self, command: &str) -> Result<String, ServerError> {
         let run = |source| ServerError::Run { script: self.program.clone(), source };
-        let said = Command::new(&self.program).args([self.name, command, "--config"]).arg(&self.settings).output();
+        let said = Command::new(&self.program)
+            .arg(self.name)
+            .args(command.split(' '))
+            .arg("--config")
+            .arg(&self.settings)
+            .output();
         let said = said.map_err(run)?;
         match said.status.success() {
             true => Ok(String::from_utf8_lossy(&said.stdout).into_owned()),

@@ -7,6 +7,7 @@ mod bits;
 mod chaos;
 mod client;
 mod completeness;
+mod gate;
 mod joiner;
 mod joiners;
 mod journey;

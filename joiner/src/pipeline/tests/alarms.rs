@@ -90,7 +90,9 @@ async fn sealed(rig: &Rig) -> Pipeline {
         rig.state("e", &id, t + MINUTE, &won).await;
         rig.ticks(t + 4 * MINUTE, t + 89 * MINUTE).await;
         // Late: a revision. And one that finds no place.
-        rig.state("f", &id, t + 89 * MINUTE, &[("label.total", flywheel_schemas::contract::Scalar::Long(7))]).await;
+        let total = [("label.total", flywheel_schemas::contract::Scalar::Long(7))];
+        rig.state_late("f", &id, t + 2 * MINUTE, t + 89 * MINUTE, &total).await;
+        rig.state("g", &id, t + 89 * MINUTE, &total).await;
         rig.run(&mut pipeline).await;
     }
     assert_eq!(rig.rows("m_training").await.len(), 2);

@@ -218,14 +218,14 @@ impl Log {
         let prediction = label::Prediction { event_time_ms: copy.event_ms, exposure: copy.exposure };
         let state = |tick| naive::evaluate(contract, &prediction, tick, &statements);
         let mut before = state(as_of);
-        tables.training.insert(row(&copy.id, as_of, contract, &before, true) + &format!(" offset {}", copy.offset));
+        tables.training.insert(row(copy, as_of, contract, &before, true) + &format!(" offset {}", copy.offset));
         for tick in ticks.open.iter().copied().filter(|tick| as_of < *tick && *tick <= last) {
             let states = state(tick);
             let same = |(a, b): (&LabelState, &LabelState)| {
                 a.status == b.status && format!("{:?}", a.value) == format!("{:?}", b.value)
             };
             if !states.iter().zip(&before).all(same) {
-                tables.revisions.insert(row(&copy.id, tick, contract, &states, false));
+                tables.revisions.insert(row(copy, tick, contract, &states, false));
             }
             before = states;
         }
@@ -309,8 +309,8 @@ fn speaks(statement: &Statement, label: &Label) -> bool {
 }
 
 /// A row with its labels, those of batch jobs included or not.
-fn row(id: &str, as_of: i64, contract: &Contract, states: &[LabelState], with_batch: bool) -> String {
-    let mut text = format!("{id} as of {as_of}:");
+fn row(copy: &Copy, as_of: i64, contract: &Contract, states: &[LabelState], with_batch: bool) -> String {
+    let mut text = format!("{} of {} as of {as_of}:", copy.id, copy.event_ms);
     for (label, state) in contract.labels.iter().zip(states) {
         if label.owner == LabelOwner::Batch && !with_batch {
             continue;
@@ -332,7 +332,8 @@ pub fn row_of_table(cells: &BTreeMap<String, String>, contracts: &BTreeMap<i32, 
     let text = |name: &str| super::rig::text(&cells[name]);
     let time = |name: &str| cells.get(name).map(|cell| super::rig::number::<i64>(cell));
     let contract = &contracts[&super::rig::number::<i32>(&cells["contract_version"])];
-    let mut told_row = format!("{} as of {}:", text("prediction_id"), time("as_of").unwrap() / 1000);
+    let of_ms = |name: &str| time(name).unwrap() / 1000;
+    let mut told_row = format!("{} of {} as of {}:", text("prediction_id"), of_ms("event_time"), of_ms("as_of"));
     for Label { name, .. } in &contract.labels {
         let column = format!("label_{name}");
         let Some(status) = cells.get(&format!("{column}_status")) else { continue };

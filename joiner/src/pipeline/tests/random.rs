@@ -537,5 +537,5 @@ async fn the_tables_hold_what_the_model_says() {
 }
 
 /// In each run of the tests.
-const CASES: u64 = 400;
+const CASES: u64 = 1000;
 const AT_ONCE: usize = 3;
