@@ -16,6 +16,7 @@ pub mod app;
 pub mod source;
 pub mod decode;
 mod contracts;
+mod generation;
 mod partition;
 mod pipeline;
 mod land;

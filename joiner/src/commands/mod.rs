@@ -1,5 +1,6 @@
 //! The commands of `flywheel-joiner`.
 
+pub(crate) mod adopt;
 mod dead_letter;
 mod get;
 mod rebuild_index;
@@ -47,6 +48,8 @@ enum Verb {
     DeadLetter(dead_letter::Arguments),
     /// Let ticks be open although a label source seems dead
     Release(release::Arguments),
+    /// Let a model's tables go on from topics that are not those they were filled from
+    Adopt(adopt::Arguments),
     /// Delete a model's outcome index, which the next start builds anew; the joiner must not run
     RebuildIndex(rebuild_index::Arguments),
 }
@@ -82,6 +85,7 @@ pub async fn run_from_args(arguments: impl IntoIterator<Item = std::ffi::OsStrin
         Some(Verb::Get(arguments)) => get::run(config, arguments).await,
         Some(Verb::DeadLetter(arguments)) => dead_letter::run(config, arguments).await,
         Some(Verb::Release(arguments)) => release::run(config, arguments).await,
+        Some(Verb::Adopt(arguments)) => adopt::run(config, arguments).await,
         Some(Verb::RebuildIndex(arguments)) => rebuild_index::run(config, arguments).await,
     };
     match result {

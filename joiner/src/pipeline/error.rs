@@ -28,7 +28,8 @@ pub(crate) enum PipelineError {
     Decode(String),
     #[error(
         "{topic}, partition {partition}, is not the topic that the tables were filled from: {why}. Nothing is landed \
-         from it; restore the topic, or start the model under another prefix"
+         from it; restore the topic, or let the tables go on from the one that is there: `flywheel-joiner adopt MODEL` \
+         says what that means"
     )]
     AnotherTopic { topic: String, partition: i32, why: String },
     /// Somebody took a table back while a joiner was at work on it.

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::contracts::Contracts;
 use crate::expiry::Expiry;
 use crate::gate::Rates;
+use crate::generation;
 use crate::index::Index;
 use crate::land::{Aside, Landing, Landings};
 use crate::metrics::Metrics;
@@ -202,11 +203,12 @@ impl Pipeline {
             });
         }
         let index = Index::open(&config.index.dir.join(model), &outcomes.uuid().to_string())?;
+        let generation = generation::recorded([&predictions, &outcomes])?;
         Ok(Pipeline {
             model: model.to_owned(),
             warehouse: Arc::clone(&shared.warehouse),
             metrics: shared.metrics.clone(),
-            cluster: shared.cluster.clone(),
+            cluster: generation::name(&shared.cluster, generation),
             feed: feeds.feed(model)?,
             contracts,
             landings: Landings { predictions: Landing::new(predictions), outcomes: Landing::new(outcomes) },

@@ -157,7 +157,10 @@ impl Pipeline {
         let landing = self.landings.get_mut(kind);
         match landing.table.progress().await? {
             None => Ok(BTreeMap::new()),
-            Some(progress) if progress.cluster == cluster => Ok(progress.marks),
+            Some(progress) if progress.cluster == cluster => {
+                self.feed.count_from(kind, &progress.bases);
+                Ok(progress.marks)
+            }
             Some(progress) => Err(PipelineError::AnotherTopic {
                 topic: wire::topic(&self.config.log.prefix, &self.model, kind),
                 partition: 0,

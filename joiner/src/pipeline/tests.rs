@@ -1,6 +1,7 @@
 //! A pipeline turn by turn, over a `file:` log, a real catalog and real files.
 
 mod alarms;
+mod adopt;
 mod audit;
 mod duckdb;
 mod failures;

@@ -85,7 +85,8 @@ pub enum SourceError {
     /// The log does not hold that offset (any more, or not yet): retention was too short, or this is another topic.
     #[error(
         "{topic} partition {partition} holds no offset {offset}, only {low} to {end}: \
-         records went before they were landed, or the topic is another one than the table was written from"
+         records went before they were landed, or the topic is another one than the table was written from. \
+         `flywheel-joiner adopt MODEL` says what of it is lost, and lets the joiner go on with what there is"
     )]
     OutOfRange { topic: String, partition: i32, offset: i64, low: i64, end: i64 },
     /// The topic or the partition is not there.
@@ -230,7 +231,7 @@ impl Feeds {
 
     /// A reader of both topics of a model, with nothing assigned yet.
     pub fn feed(&self, model: &str) -> Result<Feed, SourceError> {
-        Ok(Feed(match &self.0 {
+        Ok(Feed::new(match &self.0 {
             FeedsKind::Kafka(log) => FeedKind::Kafka(log.feed(model)?),
             FeedsKind::Local(log) => FeedKind::Local(log.feed(model)),
         }))
@@ -246,7 +247,11 @@ impl Feeds {
 }
 
 /// The reader of one model's two topics.
-pub struct Feed(FeedKind);
+pub struct Feed {
+    kind: FeedKind,
+    /// What offsets as they are told here are ahead of those of the log.
+    bases: BTreeMap<(Kind, i32), i64>,
+}
 
 enum FeedKind {
     Kafka(kafka::Feed),
@@ -254,10 +259,26 @@ enum FeedKind {
 }
 
 impl Feed {
+    fn new(kind: FeedKind) -> Feed {
+        Feed { kind, bases: BTreeMap::new() }
+    }
+
+    /// From here on the offsets of this topic's partitions are told, and taken, so much ahead of those of the log: the tables
+    /// count on from where the topic before ended. For what is assigned later.
+    pub fn count_from(&mut self, kind: Kind, bases: &BTreeMap<i32, i64>) {
+        self.bases.retain(|(of, _), _| *of != kind);
+        self.bases.extend(bases.iter().map(|(number, base)| ((kind, *number), *base)));
+    }
+
+    fn base(&self, kind: Kind, partition: i32) -> i64 {
+        self.bases.get(&(kind, partition)).copied().unwrap_or(0)
+    }
+
     /// Reads this partition from `next_offset` on (from the beginning where it is negative); seeks, and resumes,
     /// where it is assigned already. Whether the offset exists shows at the next [`poll`](Feed::poll).
     pub fn assign(&mut self, kind: Kind, partition: i32, next_offset: i64) -> Result<(), SourceError> {
-        match &mut self.0 {
+        let next_offset = if next_offset < 0 { -1 } else { (next_offset - self.base(kind, partition)).max(0) };
+        match &mut self.kind {
             FeedKind::Kafka(feed) => feed.assign(kind, partition, next_offset),
             FeedKind::Local(feed) => feed.assign(kind, partition, next_offset),
         }
@@ -265,7 +286,7 @@ impl Feed {
 
     /// Stops reading this partition of both topics.
     pub fn unassign(&mut self, partition: i32) {
-        match &mut self.0 {
+        match &mut self.kind {
             FeedKind::Kafka(feed) => feed.unassign(partition),
             FeedKind::Local(feed) => feed.unassign(partition),
         }
@@ -274,7 +295,7 @@ impl Feed {
     /// Hands out no more of this partition until it is assigned anew; what was read ahead of it is dropped.
     pub fn pause(&mut self, kind: Kind, partition: i32, next_offset: i64) {
         tracing::debug!(kind = kind.name(), partition, next_offset, "reading paused");
-        match &mut self.0 {
+        match &mut self.kind {
             FeedKind::Kafka(feed) => feed.pause(kind, partition),
             FeedKind::Local(feed) => feed.pause(kind, partition),
         }
@@ -284,15 +305,21 @@ impl Feed {
     /// partition. Empty when nothing came. An absent log is no error: the feed goes on when it is back. Dropping the
     /// future loses no record.
     pub async fn poll(&mut self, records_max: usize, wait: Duration) -> Result<Vec<Record>, SourceError> {
-        match &mut self.0 {
+        let mut records = match &mut self.kind {
             FeedKind::Kafka(feed) => feed.poll(records_max, wait).await,
             FeedKind::Local(feed) => feed.poll(records_max, wait).await,
+        }?;
+        if !self.bases.is_empty() {
+            for record in &mut records {
+                record.offset += self.base(record.kind, record.partition);
+            }
         }
+        Ok(records)
     }
 
     /// Whether every assigned and unpaused partition was read to its end, as of the last poll.
     pub fn at_end(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             FeedKind::Kafka(feed) => feed.at_end(),
             FeedKind::Local(feed) => feed.at_end(),
         }
@@ -301,7 +328,7 @@ impl Feed {
     /// Appends a tick record by the broker's clock and waits for it to be durable. With `file:` there is nothing to
     /// do, see [`Source::needs_ticks`].
     pub async fn append_tick(&self, kind: Kind, partition: i32) -> Result<(), SourceError> {
-        match &self.0 {
+        match &self.kind {
             FeedKind::Kafka(feed) => feed.append_tick(kind, partition).await,
             FeedKind::Local(_) => Ok(()),
         }
@@ -310,7 +337,7 @@ impl Feed {
     /// Appends a copy of `record`, headers and all, to the partition that its key belongs to, and waits for it to be
     /// durable. Where the topic keeps create times, the copy keeps its own.
     pub async fn reroute(&self, record: &Record, partition: i32) -> Result<(), SourceError> {
-        match &self.0 {
+        match &self.kind {
             FeedKind::Kafka(feed) => feed.reroute(record, partition).await,
             FeedKind::Local(_) => Err(SourceError::Config {
                 what: "a file: log is written by the sidecar alone, which places every key where it belongs".into(),
@@ -320,7 +347,8 @@ impl Feed {
 
     /// Says that everything below `next_offset` is in a committed table.
     pub fn landed(&mut self, kind: Kind, partition: i32, next_offset: i64) {
-        match &mut self.0 {
+        let next_offset = next_offset - self.base(kind, partition);
+        match &mut self.kind {
             FeedKind::Kafka(feed) => feed.landed(kind, partition, next_offset),
             FeedKind::Local(feed) => feed.landed(kind, partition, next_offset),
         }
@@ -328,10 +356,12 @@ impl Feed {
 
     /// The first offset that is there, and the one after the last.
     pub async fn offsets(&self, kind: Kind, partition: i32) -> Result<(i64, i64), SourceError> {
-        match &self.0 {
+        let (low, end) = match &self.kind {
             FeedKind::Kafka(feed) => feed.offsets(kind, partition).await,
             FeedKind::Local(feed) => feed.offsets(kind, partition),
-        }
+        }?;
+        let base = self.base(kind, partition);
+        Ok((low + base, end + base))
     }
 }
 

@@ -100,8 +100,7 @@ impl Table {
         cluster: &str,
         properties: &Properties<'_>,
     ) -> Result<Outcome, TableError> {
-        let recorded =
-            self.progress().await?.unwrap_or_else(|| Progress { cluster: cluster.to_owned(), marks: BTreeMap::new() });
+        let recorded = self.progress().await?.unwrap_or_else(|| Progress::none(cluster));
         if recorded.cluster != cluster {
             return Err(TableError::Cluster {
                 table: self.name().to_owned(),
@@ -121,13 +120,45 @@ impl Table {
         }
         let mut progress = recorded;
         progress.marks.extend(to);
-        let text = serde_json::to_string(&progress)
+        let properties = properties(&progress.marks);
+        self.append_with_progress(files.to_vec(), &progress, properties).await?;
+        Ok(Outcome::Committed)
+    }
+
+    /// Puts one progress in the place of another, without rows: for a person who has the table go on from another log. False
+    /// where the table stands elsewhere, so that nothing was done.
+    ///
+    /// # Errors
+    /// As [`Table::commit`].
+    pub async fn replace_progress(&mut self, from: &Progress, to: &Progress) -> Result<bool, TableError> {
+        let mut patience = Patience::new();
+        loop {
+            let error = match self.progress().await {
+                Ok(Some(recorded)) if recorded == *to => return Ok(true),
+                Ok(Some(recorded)) if recorded == *from => {
+                    match self.append_with_progress(Vec::new(), to, Vec::new()).await {
+                        Ok(()) => return Ok(true),
+                        Err(error) => error,
+                    }
+                }
+                Ok(_) => return Ok(false),
+                Err(error) => error,
+            };
+            patience.bear(self, error).await?;
+        }
+    }
+
+    async fn append_with_progress(
+        &mut self,
+        files: Vec<DataFile>,
+        progress: &Progress,
+        mut properties: Vec<(String, String)>,
+    ) -> Result<(), TableError> {
+        let text = serde_json::to_string(progress)
             .map_err(|error| TableError::Progress { table: self.name().to_owned(), text: error.to_string() })?;
         let summary = HashMap::from([(PROGRESS_KEY.to_owned(), text.clone())]);
-        let mut properties = properties(&progress.marks);
         properties.push((PROGRESS_KEY.to_owned(), text));
-        self.append_to_base(files.to_vec(), summary, properties).await?;
-        Ok(Outcome::Committed)
+        self.append_to_base(files, summary, properties).await
     }
 
     /// Appends files to a table that carries no progress. Within the call they are appended once; a caller that

@@ -124,7 +124,11 @@ impl Table {
         self.recorded()
     }
 
-    fn recorded(&self) -> Result<Option<Progress>, TableError> {
+    /// How far the table is, as of the last load or commit.
+    ///
+    /// # Errors
+    /// [`Kind::Parked`] where the recorded text is not progress.
+    pub fn recorded(&self) -> Result<Option<Progress>, TableError> {
         progress::read(self.state.metadata())
             .map_err(|text| TableError::Progress { table: self.name().to_owned(), text })
     }

@@ -1,7 +1,7 @@
 //! How far a table is, as its own commits say.
 //!
 //! Each commit writes the marks of all partitions, as JSON, under [`KEY`] into the summary of its snapshot and into
-//! the properties of the table: `{"cluster":"<id>","marks":{"0":[next,time_ms],…}}`. The snapshot is the authority.
+//! the properties of the table: `{"cluster":"<log>","marks":{"0":[next,time_ms],…}}`. The snapshot is the authority.
 //! Snapshots of other writers (a compaction, say) do not carry the key, so that it is looked for along the ancestry
 //! of `main`, newest first; the property serves where every snapshot that carried it has expired. A table that is
 //! rolled back has thereby also its progress rolled back.
@@ -46,14 +46,23 @@ impl From<Mark> for (i64, i64) {
     }
 }
 
-/// How far a table is: of which cluster, and each partition's mark.
+/// How far a table is: of which log, and each partition's mark.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
+    /// The id of the cluster; from the second generation on with its number ([`crate::generation`]).
     pub cluster: String,
     pub marks: BTreeMap<i32, Mark>,
+    /// Of a raw table: what its offsets are ahead of those of the log, by partition, where they are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bases: BTreeMap<i32, i64>,
 }
 
 impl Progress {
+    /// Of a table that nothing was committed to.
+    pub fn none(cluster: &str) -> Progress {
+        Progress { cluster: cluster.to_owned(), marks: BTreeMap::new(), bases: BTreeMap::new() }
+    }
+
     /// The mark of a partition, [`Mark::NONE`] where there is none.
     pub fn mark(&self, partition: i32) -> Mark {
         self.marks.get(&partition).copied().unwrap_or(Mark::NONE)
@@ -93,18 +102,20 @@ mod tests {
 
     #[test]
     fn is_written_compactly() {
-        let progress = Progress {
-            cluster: "c".to_owned(),
-            marks: BTreeMap::from([(0, Mark { next: 7, time_ms: 1_700 }), (12, Mark { next: 0, time_ms: -1 })]),
-        };
+        let marks = BTreeMap::from([(0, Mark { next: 7, time_ms: 1_700 }), (12, Mark { next: 0, time_ms: -1 })]);
+        let mut progress = Progress { marks, ..Progress::none("c") };
         let text = serde_json::to_string(&progress).unwrap();
         assert_eq!(text, r#"{"cluster":"c","marks":{"0":[7,1700],"12":[0,-1]}}"#);
+        assert_eq!(serde_json::from_str::<Progress>(&text).unwrap(), progress);
+        progress.bases = BTreeMap::from([(12, 5)]);
+        let text = serde_json::to_string(&progress).unwrap();
+        assert!(text.ends_with(r#""bases":{"12":5}}"#), "{text}");
         assert_eq!(serde_json::from_str::<Progress>(&text).unwrap(), progress);
     }
 
     #[test]
     fn a_partition_without_a_mark_stands_at_none() {
-        let progress = Progress { cluster: "c".to_owned(), marks: BTreeMap::new() };
+        let progress = Progress::none("c");
         assert!(progress.stands_at(&BTreeMap::from([(3, Mark { next: -1, time_ms: 5 })])));
         assert!(!progress.stands_at(&BTreeMap::from([(3, Mark { next: 0, time_ms: -1 })])));
     }

@@ -101,6 +101,26 @@ impl Rig {
         rig
     }
 
+    /// Topics that are deleted and made again: empty, with as many partitions, in segments that soon go.
+    pub fn make_anew(&mut self, kinds: &[Kind]) {
+        let folder = Folder::new(&self.dir.path().join("log"));
+        let keys: Vec<(Kind, i32)> = self.logs.keys().copied().filter(|(kind, _)| kinds.contains(kind)).collect();
+        for (kind, number) in keys {
+            self.logs.remove(&(kind, number)).unwrap().close().unwrap();
+            let place = folder.partition_dir(&wire::topic("flywheel", "m", kind), number);
+            std::fs::remove_dir_all(&place).unwrap();
+            std::fs::create_dir_all(&place).unwrap();
+            let options = Options { segment_bytes: 64 * 1024, ..Options::default() };
+            self.logs.insert((kind, number), Spool::open(&place, options).unwrap());
+        }
+    }
+
+    /// Lets the segments go that hold nothing but records that are there by now.
+    pub fn expire(&self, kind: Kind, number: i32) {
+        let log = &self.logs[&(kind, number)];
+        log.advance(log.next_sequence(), b"").unwrap();
+    }
+
     pub async fn register(&mut self, yaml: &str) {
         let contract = Contract::parse(yaml).unwrap_or_else(|faults| panic!("{faults:?}"));
         for (kind, text) in
