@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use flywheel_schemas::contract::Contract;
@@ -189,18 +189,18 @@ impl Service {
     /// What another command of the same program says with the same settings, such as `status`; arguments follow it, apart by
     /// spaces.
     pub fn command(&self, command: &str) -> Result<String, ServerError> {
-        let run = |source| ServerError::Run { script: self.program.clone(), source };
-        let said = Command::new(&self.program)
-            .arg(self.name)
-            .args(command.split(' '))
-            .arg("--config")
-            .arg(&self.settings)
-            .output();
-        let said = said.map_err(run)?;
+        let said = self.run(&command.split_whitespace().collect::<Vec<_>>())?;
         match said.status.success() {
             true => Ok(String::from_utf8_lossy(&said.stdout).into_owned()),
             false => Err(failed(String::from_utf8_lossy(&said.stderr))),
         }
+    }
+
+    /// Another command of the same program with the same settings.
+    pub fn run(&self, arguments: &[&str]) -> Result<Output, ServerError> {
+        let run = |source| ServerError::Run { script: self.program.clone(), source };
+        let mut command = Command::new(&self.program);
+        command.arg(self.name).args(arguments).arg("--config").arg(&self.settings).output().map_err(run)
     }
 
     /// A SIGTERM, and the wait for its end, which must be a good one.

@@ -1,12 +1,15 @@
 //! The commands of `flywheel-joiner`.
 
 pub(crate) mod adopt;
+mod body;
 mod dead_letter;
 mod get;
+mod import;
 mod rebuild_index;
 mod release;
 mod rows;
 pub mod run;
+mod sidecar;
 pub mod sql;
 pub mod status;
 pub mod wait;
@@ -44,10 +47,14 @@ enum Verb {
     Sql(sql::Arguments),
     /// All that the tables hold about one prediction
     Get(get::Arguments),
-    /// What could not be accepted or landed, and why
+    /// What could not be accepted or landed, and why; and another try at it
+    #[command(subcommand)]
     DeadLetter(dead_letter::Arguments),
     /// Let ticks be open although a label source seems dead
     Release(release::Arguments),
+    /// Labels from a warehouse, posted to a sidecar as ordinary outcomes
+    #[command(subcommand)]
+    Import(import::Arguments),
     /// Let a model's tables go on from topics that are not those they were filled from
     Adopt(adopt::Arguments),
     /// Delete a model's outcome index, which the next start builds anew; the joiner must not run
@@ -85,6 +92,7 @@ pub async fn run_from_args(arguments: impl IntoIterator<Item = std::ffi::OsStrin
         Some(Verb::Get(arguments)) => get::run(config, arguments).await,
         Some(Verb::DeadLetter(arguments)) => dead_letter::run(config, arguments).await,
         Some(Verb::Release(arguments)) => release::run(config, arguments).await,
+        Some(Verb::Import(arguments)) => import::run(config, arguments).await,
         Some(Verb::Adopt(arguments)) => adopt::run(config, arguments).await,
         Some(Verb::RebuildIndex(arguments)) => rebuild_index::run(config, arguments).await,
     };

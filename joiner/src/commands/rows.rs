@@ -7,7 +7,7 @@ use arrow::array::{Array, AsArray as _, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int32Type, Int64Type};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use futures::TryStreamExt as _;
+use futures::{Stream, TryStreamExt as _, stream};
 use serde_json::{Map, Number, Value};
 
 use crate::table::{Predicate, Table, TableError};
@@ -35,6 +35,29 @@ pub async fn each(
         }
     }
     Ok(())
+}
+
+/// The same one by one, for who does with a row what takes time.
+///
+/// # Errors
+/// Of the store.
+pub async fn stream(
+    table: &Table,
+    predicate: Predicate,
+) -> Result<impl Stream<Item = Result<Map<String, Value>, TableError>>, TableError> {
+    let schema = table.arrow_schema();
+    let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let name = table.name().to_owned();
+    let batches = table.scan(&columns, predicate).await?;
+    let rows = batches.map_ok(move |batch| {
+        let name = name.clone();
+        let rows = (0..batch.num_rows()).map(move |row| {
+            let failed = |source| TableError::Arrow { table: name.clone(), action: "showing rows", source };
+            object(&batch, row).map_err(failed)
+        });
+        stream::iter(rows)
+    });
+    Ok(rows.try_flatten())
 }
 
 fn object(batch: &RecordBatch, row: usize) -> Result<Map<String, Value>, ArrowError> {

@@ -72,7 +72,7 @@ async fn no_private_value_is_in_a_topic_or_a_table() {
     until("the row and the letters", async || text("m_predictions").len() == 1 && text("dead_letter").len() == 3).await;
     let kept = text("m_predictions").concat() + &text("dead_letter").concat();
     assert!(kept.contains(CONTROL) && kept.contains("***"), "{kept}");
-    let letters = system.joiner.command("dead-letter").unwrap();
+    let letters = system.joiner.command("dead-letter list").unwrap();
     assert_eq!(letters.lines().count(), 3, "{letters}");
     for letter in letters.lines() {
         let letter: serde_json::Value = serde_json::from_str(letter).unwrap();
