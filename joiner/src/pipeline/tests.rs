@@ -3,9 +3,12 @@
 mod alarms;
 mod adopt;
 mod audit;
+mod attribution;
+mod commands;
 mod duckdb;
 mod failures;
 mod gate;
+mod evolution;
 mod land;
 mod model;
 mod random;

@@ -9,7 +9,7 @@ const MS_MAX: i64 = 36_525 * 86_400_000;
 ///
 /// # Errors
 /// A sentence that says what is wrong and what to write.
-pub(super) fn parse(text: &str) -> Result<i64, String> {
+pub fn parse(text: &str) -> Result<i64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let factor = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);

@@ -11,7 +11,7 @@ mod rules;
 mod sampling;
 mod scalar;
 
-pub use duration::format as format_duration;
+pub use duration::{format as format_duration, parse as parse_duration};
 pub use fault::Fault;
 pub use parse::Checked;
 pub use sampling::{Condition, Keep, Sampling};

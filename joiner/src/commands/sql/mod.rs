@@ -10,13 +10,17 @@
 //! | `unmatched-current` | the statements without a place, without those whose prediction has landed since |
 //! | `audit` | where the tables differ from what the raw tables say: none |
 //! | `completeness` | per producer and kind: accepted by the ledger, landed, lost, missing |
+//! | `backfill` | no view: two statements that write what a newer contract says of predictions served under older ones |
+//! | `attribution-last-touch`, `attribution-first-touch` | outcomes that name an entity, with the prediction that they are about |
 //! | `missing` | the numbers (producer_seq) that are in no table and that no loss in the ledger accounts for, in spans |
 //!
 //! Labels are those of the registered contracts and columns those of the catalog at the time of asking, and instants up to
 //! which tables are complete stand in the text as numbers: after a new contract, and for a later audit, the text is to be
 //! made anew. `predictions-distinct`, `completeness` and `missing` ask nobody.
 
+mod attribution;
 mod audit;
+mod backfill;
 mod current;
 mod labels;
 mod live;
@@ -30,9 +34,12 @@ use std::process::ExitCode;
 
 use chrono::{DateTime, Utc};
 use clap::ValueEnum;
+use flywheel_schemas::contract::parse_duration;
 
 use crate::config::Config;
+use attribution::Touch;
 pub use audit::Table;
+pub use backfill::statements as backfill;
 pub use model::Model;
 pub use names::{Engine, Names};
 pub use numbers::{completeness, missing};
@@ -63,6 +70,30 @@ pub struct Options {
     /// For audit: only this table
     #[arg(long)]
     pub table: Option<Table>,
+    /// For backfill: the version of the contract that says the labels
+    #[arg(long, value_name = "VERSION")]
+    pub contract: Option<i32>,
+    /// For backfill: predictions of this RFC 3339 instant and later
+    #[arg(long, value_name = "INSTANT")]
+    pub from: Option<DateTime<Utc>>,
+    /// For backfill: the labels as known at this RFC 3339 instant; what the tables are complete through, unless given
+    #[arg(long, value_name = "INSTANT")]
+    pub through: Option<DateTime<Utc>>,
+    /// For attribution: the table of the outcomes, as the engine calls it
+    #[arg(long, value_name = "TABLE")]
+    pub outcomes: Option<String>,
+    /// For attribution: a part of the entity that the outcomes name; may be given several times. All, unless given
+    #[arg(long, value_name = "NAME")]
+    pub entity: Vec<String>,
+    /// For attribution: a label that it states, in the column label_<LABEL>; may be given several times
+    #[arg(long = "label", value_name = "LABEL")]
+    pub labels: Vec<String>,
+    /// For attribution: how long before an outcome its prediction was made at most, such as 12h
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub window: Option<i64>,
+    /// For attribution: how long after an outcome its prediction may still have landed, 10m unless given
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub lateness: Option<i64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -74,6 +105,9 @@ pub enum View {
     TrainingLive,
     UnmatchedCurrent,
     Audit,
+    Backfill,
+    AttributionLastTouch,
+    AttributionFirstTouch,
     Completeness,
     Missing,
 }
@@ -115,6 +149,9 @@ pub fn text(names: &Names, view: View, options: &Options, model: &Model) -> Resu
         View::TrainingLive => live::training(names, model),
         View::UnmatchedCurrent => unmatched::current(names, model),
         View::Audit => audit::text(names, model, options.table)?,
+        View::Backfill => backfill::statements(names, options, model)?.join(";\n\n") + ";",
+        View::AttributionLastTouch => attribution::text(names, model, options, Touch::Last)?,
+        View::AttributionFirstTouch => attribution::text(names, model, options, Touch::First)?,
         View::Completeness => completeness(names),
         View::Missing => missing(names),
     })

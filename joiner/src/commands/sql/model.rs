@@ -20,6 +20,7 @@ pub(super) type Columns = Vec<(String, DataType)>;
 pub(super) const BEFORE_ALL_US: i64 = -100_000_000_000_000_000;
 
 /// A model as its registry and its catalog know it now.
+#[derive(Clone)]
 pub struct Model {
     /// By version, at least one.
     pub(super) contracts: Vec<Arc<Contract>>,
@@ -31,7 +32,7 @@ pub struct Model {
     /// How many outcome records about a prediction count.
     pub(super) outcomes_max: i64,
     /// The last tick that the training table, the revisions and the unmatched have all recorded, in every partition.
-    pub(super) through_us: Option<i64>,
+    pub(crate) through_us: Option<i64>,
     /// By partition: up to when outcomes are landed.
     pub(super) landed_us: BTreeMap<i32, i64>,
 }

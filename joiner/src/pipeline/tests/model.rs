@@ -203,16 +203,25 @@ impl Log {
         ticks.first(|tick| tick >= settled)
     }
 
-    /// The base row and the revisions of one prediction.
-    fn follow(&self, copy: &Copy, ticks: &Ticks, tables: &mut Tables) {
-        let contract = &self.contracts[&copy.version];
+    /// When a prediction is sealed by a contract, if the log has come so far.
+    pub fn as_of(&self, copy: &Copy, contract: &Contract) -> Option<i64> {
+        self.as_of_among(copy, contract, &self.ticks(copy.partition))
+    }
+
+    fn as_of_among(&self, copy: &Copy, contract: &Contract, ticks: &Ticks) -> Option<i64> {
         let (_, drain) = self.seal();
         let due = copy.event_ms
             + match &contract.seal.when {
                 SealWhen::AllClosed => self.longest(contract),
                 SealWhen::Label(name) => close(contract, contract.labels.iter().find(|l| l.name == *name).unwrap()),
             };
-        let Some(as_of) = ticks.first(|tick| tick >= due && tick > copy.ingest_ms + drain) else { return };
+        ticks.first(|tick| tick >= due && tick > copy.ingest_ms + drain)
+    }
+
+    /// The base row and the revisions of one prediction.
+    fn follow(&self, copy: &Copy, ticks: &Ticks, tables: &mut Tables) {
+        let contract = &self.contracts[&copy.version];
+        let Some(as_of) = self.as_of_among(copy, contract, ticks) else { return };
         let last = self.last(copy, ticks).unwrap_or(i64::MAX);
         let statements = self.about(&copy.id);
         let prediction = label::Prediction { event_time_ms: copy.event_ms, exposure: copy.exposure };

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta};
-use flywheel_schemas::contract::{LabelOwner, Scalar};
+use flywheel_schemas::contract::{Contract, LabelOwner, Scalar};
 use serde_json::{Value, json};
 
 use super::audit::text;
@@ -139,7 +139,7 @@ fn is_matched(log: &Log, row: &[Value]) -> bool {
     found && ["no_prediction", "sampled_out"].contains(&reason.as_str())
 }
 
-fn first<'l>(log: &'l Log, id: &str) -> Option<&'l super::model::Copy> {
+pub fn first<'l>(log: &'l Log, id: &str) -> Option<&'l super::model::Copy> {
     log.predictions.iter().filter(|copy| copy.id == id).min_by_key(|copy| (copy.ingest_ms, copy.offset))
 }
 
@@ -148,29 +148,33 @@ fn unsealed(log: &Log, sealed: &BTreeSet<&str>, labels: &[&str]) -> Vec<String> 
     let tick =
         log.times.values().map(|[_, outcomes]| outcomes.last().copied().unwrap_or(i64::MIN / 2)).min().unwrap() + 1;
     let ids: BTreeSet<&str> = log.predictions.iter().map(|copy| copy.id.as_str()).collect();
-    let row = |id: &&str| {
+    let row_of = |id: &&str| {
         let copy = first(log, id).unwrap();
-        let contract = &log.contracts[&copy.version];
-        let about = log.statements.iter().filter(|(about, _)| about == id);
-        let statements: Vec<_> = about.map(|(_, statement)| statement.clone()).collect();
-        let prediction = label::Prediction { event_time_ms: copy.event_ms, exposure: copy.exposure };
-        let states = naive::evaluate(contract, &prediction, tick, &statements);
-        let mut cells = vec![json!(id), json!(copy.version)];
-        for name in labels {
-            match contract.labels.iter().position(|label| label.name == *name) {
-                Some(place) => {
-                    let state = &states[place];
-                    assert!(contract.labels[place].owner == LabelOwner::Streaming || state.value.is_none());
-                    let known_us = state.known_at_ms.map(|ms| ms * 1000);
-                    cells.extend([json!(state.value.as_ref().map(told)), json!(state.status.name())]);
-                    cells.extend([json!(state.at_us), json!(known_us)]);
-                }
-                None => cells.extend([Value::Null, Value::Null, Value::Null, Value::Null]),
-            }
-        }
-        json!(cells).to_string()
+        row(log, copy, &log.contracts[&copy.version], tick, labels)
     };
-    ids.iter().filter(|id| !sealed.contains(*id)).map(row).collect()
+    ids.iter().filter(|id| !sealed.contains(*id)).map(row_of).collect()
+}
+
+/// Id, version and labels of a prediction by a contract, as known at a tick and as DuckDB tells them.
+pub fn row(log: &Log, copy: &super::model::Copy, contract: &Contract, tick: i64, labels: &[&str]) -> String {
+    let about = log.statements.iter().filter(|(about, _)| *about == copy.id);
+    let statements: Vec<_> = about.map(|(_, statement)| statement.clone()).collect();
+    let prediction = label::Prediction { event_time_ms: copy.event_ms, exposure: copy.exposure };
+    let states = naive::evaluate(contract, &prediction, tick, &statements);
+    let mut cells = vec![json!(copy.id), json!(copy.version)];
+    for name in labels {
+        match contract.labels.iter().position(|label| label.name == *name) {
+            Some(place) => {
+                let state = &states[place];
+                assert!(contract.labels[place].owner == LabelOwner::Streaming || state.value.is_none());
+                let known_us = state.known_at_ms.map(|ms| ms * 1000);
+                cells.extend([json!(state.value.as_ref().map(told)), json!(state.status.name())]);
+                cells.extend([json!(state.at_us), json!(known_us)]);
+            }
+            None => cells.extend([Value::Null, Value::Null, Value::Null, Value::Null]),
+        }
+    }
+    json!(cells).to_string()
 }
 
 /// A value as DuckDB casts it to text.
