@@ -68,7 +68,9 @@ async fn nothing_is_sealed_until_its_source_has_reported() {
     predict(&system).await;
     until_barred(&system).await;
     assert_eq!(sealed(&system).await, 0);
-    let answer = system.post_to("source-progress", json!({"source": "wins", "complete_through": "2100-01-01T00:00:00Z"}).to_string()).await;
+    let answer = system
+        .post_to("source-progress", json!({"source": "wins", "complete_through": "2100-01-01T00:00:00Z"}).to_string())
+        .await;
     assert_eq!(answer.status, 202, "{answer:?}");
     until("the rows", async || sealed(&system).await == 10).await;
     assert!(system.joiner.log().contains("a label source seems dead"), "{}", system.joiner.log());

@@ -311,6 +311,7 @@ impl Log {
             producer_id: None,
             producer_seq: None,
             tick: false,
+            gate: None,
             headers: Vec::new(),
         }
     }

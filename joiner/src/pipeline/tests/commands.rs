@@ -33,7 +33,7 @@ async fn an_index_that_is_deleted_is_built_anew_and_one_in_use_is_left() {
     let stamp = pipeline.index.stamp().unwrap();
     assert_eq!(give(&rig, &command).await, failed, "a joiner has it open");
     assert!(dir.exists());
-    assert_eq!(pipeline.index.statements(&id, i64::MAX).unwrap().len(), 1);
+    assert_eq!(pipeline.index.statements(&id, i64::MAX, 9).unwrap().len(), 1);
     drop(pipeline);
     assert_eq!(give(&rig, &command).await, done);
     assert!(!dir.exists());
