@@ -57,6 +57,11 @@ impl Demo {
         Ok(Demo { child, lines, errors: Some(errors), said: String::new(), end: Instant::now() + LONGEST })
     }
 
+    /// Lets it take so much longer.
+    pub fn allow(&mut self, more: Duration) {
+        self.end += more;
+    }
+
     /// The next line that it says; none when it has said its last. An error where it says nothing for too long.
     pub fn line(&mut self) -> Result<Option<String>, ServerError> {
         match self.lines.recv_timeout(self.end.saturating_duration_since(Instant::now())) {
@@ -140,10 +145,15 @@ impl Drop for Demo {
 
 /// The options that bring the demonstration to the servers of a set.
 pub fn on_servers(set: &Set, prefix: &str) -> Vec<String> {
+    by_way_of(set, set.kafka.address(), set.catalog.address(), set.s3.address(), prefix)
+}
+
+/// The same, where broker, catalog and store are reached at other addresses than their own.
+pub fn by_way_of(set: &Set, kafka: &str, catalog: &str, s3: &str, prefix: &str) -> Vec<String> {
     let mut options: Vec<String> = [
-        ("--kafka", format!("kafka://{}", set.kafka.address())),
+        ("--kafka", format!("kafka://{kafka}")),
         ("--registry", set.registry.address().to_owned()),
-        ("--catalog", set.catalog.address().to_owned()),
+        ("--catalog", catalog.to_owned()),
         ("--warehouse", "s3://warehouse/".to_owned()),
         ("--prefix", prefix.to_owned()),
     ]
@@ -151,7 +161,7 @@ pub fn on_servers(set: &Set, prefix: &str) -> Vec<String> {
     .flat_map(|(option, value)| [option.to_owned(), value])
     .collect();
     for (key, value) in [
-        ("s3.endpoint", set.s3.address()),
+        ("s3.endpoint", s3),
         ("s3.access-key-id", S3_ACCESS_KEY),
         ("s3.secret-access-key", S3_SECRET_KEY),
         ("s3.region", S3_REGION),

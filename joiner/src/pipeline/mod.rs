@@ -122,7 +122,7 @@ pub(crate) async fn run(model: String, shared: Shared, feeds: Feeds, mut command
         let started = Instant::now();
         let error = match Pipeline::open(&model, &shared, &feeds).await {
             Ok(mut pipeline) => {
-                let ended = pipeline.turn_until_closed(&mut owned, &mut commands).await;
+                let ended = pipeline.turn_until_closed(&mut owned, &mut commands, &feeds).await;
                 pipeline.forget_held();
                 match ended {
                     Ok(()) => return,
@@ -241,6 +241,7 @@ impl Pipeline {
         &mut self,
         owned: &mut Vec<i32>,
         commands: &mut mpsc::UnboundedReceiver<Command>,
+        feeds: &Feeds,
     ) -> Result<(), PipelineError> {
         self.take_partitions(owned).await?;
         self.metrics.pipeline_goes_on(&self.model);
@@ -250,7 +251,12 @@ impl Pipeline {
                     note(owned, &command);
                     match command {
                         Command::Take(partitions) => self.take_partitions(&partitions).await?,
-                        Command::Leave(partitions) => self.leave_partitions(&partitions)?,
+                        Command::Leave(partitions) => {
+                            self.leave_partitions(&partitions)?;
+                            if self.partitions.is_empty() {
+                                self.check_topic(feeds).await?;
+                            }
+                        }
                     }
                     continue;
                 }
@@ -258,6 +264,14 @@ impl Pipeline {
                 Err(mpsc::error::TryRecvError::Disconnected) => return Ok(()),
             }
             self.turn().await?;
+        }
+    }
+
+    /// An error where the last partition was not given to another joiner, but went with its topic.
+    async fn check_topic(&self, feeds: &Feeds) -> Result<(), PipelineError> {
+        match feeds.partition_count(&wire::topic(&self.config.log.prefix, &self.model, Kind::Predictions)).await {
+            Err(error) if !error.is_passing() => Err(error.into()),
+            _ => Ok(()),
         }
     }
 

@@ -52,6 +52,8 @@ async fn a_report_stands_in_every_partition_of_the_outcomes_after_those_before_i
     ] {
         assert_eq!(client.post(PATH, body.clone()).await.status, status, "{body}");
     }
+    // The last answer closes the connection.
+    let mut client = sidecar.client().await;
     let report = report("towers", "2026-03-01T10:00:00.123456Z");
     assert_eq!(client.post("/v1/models/none/source-progress", report.clone()).await.status, 404);
     assert_eq!(client.post(PATH, report).await.status, 202);

@@ -61,8 +61,17 @@ impl Server {
         options: Vec<String>,
         environment: Vec<(String, String)>,
     ) -> Result<Server, ServerError> {
+        Server::start_on(script, dir, free_port()?, options, environment)
+    }
+
+    fn start_on(
+        script: &'static str,
+        dir: PathBuf,
+        port: u16,
+        options: Vec<String>,
+        environment: Vec<(String, String)>,
+    ) -> Result<Server, ServerError> {
         std::fs::create_dir_all(&dir).map_err(ServerError::Folder)?;
-        let port = free_port()?;
         let (holder, address) = hold(script, &dir, port, &options, &environment)?;
         Ok(Server { script, dir, port, options, environment, address, holder })
     }
@@ -236,6 +245,22 @@ impl Kafka {
 
     pub fn start(dir: &Path) -> Result<Kafka, ServerError> {
         Server::start("kafka.sh", dir.join("kafka"), vec![], vec![]).map(Kafka)
+    }
+
+    /// One with one more listener, whose clients are sent to `127.0.0.1:proxy`: whoever listens there is to pass on to the
+    /// address that follows.
+    pub fn start_behind(dir: &Path, proxy: u16) -> Result<(Kafka, String), ServerError> {
+        let dir = dir.join("kafka");
+        std::fs::create_dir_all(&dir).map_err(ServerError::Folder)?;
+        let (port, behind) = (free_port()?, free_port()?);
+        let settings = format!(
+            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,BEHIND:PLAINTEXT\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port},BEHIND://127.0.0.1:{proxy}\n"
+        );
+        std::fs::write(dir.join("extra.properties"), settings).map_err(ServerError::Folder)?;
+        let environment = vec![("KAFKA_LISTENERS".to_owned(), format!("BEHIND://127.0.0.1:{behind}"))];
+        let kafka = Server::start_on("kafka.sh", dir, port, vec![], environment).map(Kafka)?;
+        Ok((kafka, format!("127.0.0.1:{behind}")))
     }
 
     /// One with two more listeners, whose addresses follow it: by SCRAM-SHA-256 it knows `user` with `password`, by

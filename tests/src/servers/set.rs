@@ -34,11 +34,16 @@ pub struct Set {
 impl Set {
     /// Starts the four servers; the data goes with the folder `dir`.
     pub fn start(dir: PathBuf) -> Result<Set, ServerError> {
+        let kafka = Kafka::start(&dir)?;
+        Set::start_with(dir, kafka)
+    }
+
+    /// The same with a broker that runs already.
+    pub fn start_with(dir: PathBuf, kafka: Kafka) -> Result<Set, ServerError> {
         // In a row: each takes some seconds of every core that there is.
         let s3 = S3::start(&dir)?;
         let catalog = RestCatalog::start(&dir, &s3)?;
         let registry = Registry::start(&dir)?;
-        let kafka = Kafka::start(&dir)?;
         Ok(Set { dir, kafka, registry, s3, catalog, spark: OnceLock::new(), trino: OnceLock::new() })
     }
 

@@ -29,7 +29,7 @@ use tokio::task::JoinHandle;
 use crate::log::{BOUND, BY_BROKER, PARTITIONS, make_topics};
 
 /// Waits and grid as short as they may be, since the broker's clock cannot be turned.
-const CONTRACT: &str = "
+pub const CONTRACT: &str = "
 apiVersion: flywheel/v1
 kind: ModelContract
 model: m
@@ -43,22 +43,26 @@ seal: {when: all_closed, grid: 1s, drain: 1s, horizon: 1d}
 ";
 
 /// A joiner in this process and what it works on.
-struct Joiner {
-    config: Config,
+pub struct Joiner {
+    pub config: Config,
     admin: String,
     predictions: (String, u32),
     outcomes: (String, u32),
     producer: FutureProducer,
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
+    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 impl Joiner {
-    async fn start(dir: &Path, prefix: &str) -> Joiner {
+    pub async fn start(dir: &Path, prefix: &str) -> Joiner {
         Joiner::start_with(dir, prefix, CONTRACT).await
     }
 
     async fn start_with(dir: &Path, prefix: &str, contract: &str) -> Joiner {
+        Joiner::start_on(dir, prefix, contract, |_| {}).await
+    }
+
+    /// With other settings than those of a catalog and a registry in a folder.
+    pub async fn start_on(dir: &Path, prefix: &str, contract: &str, change: impl FnOnce(&mut Config)) -> Joiner {
         let at = |name: &str| dir.join(name).display().to_string();
         let mut config = Config::default();
         config.log.url = format!("kafka://{}", shared().kafka.address());
@@ -70,6 +74,7 @@ impl Joiner {
         config.index.dir = dir.join("index");
         config.commit.interval_ms = 500;
         config.listen.admin = "127.0.0.1:0".to_owned();
+        change(&mut config);
         let contract = Contract::parse(contract).unwrap_or_else(|faults| panic!("{faults:?}"));
         let registry = Registry::open(&config.registry()).unwrap();
         let subject = |kind| wire::subject(&wire::topic(prefix, "m", kind));
@@ -84,21 +89,13 @@ impl Joiner {
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move { app.run(async { drop(stopped.await) }).await.unwrap() });
         let producer = ClientConfig::new().set("bootstrap.servers", shared().kafka.address()).create().unwrap();
-        Joiner { config, admin, predictions, outcomes, producer, stop, task }
+        Joiner { config, admin, predictions, outcomes, producer, running: Some((stop, task)) }
     }
 
     /// Sends a prediction of now to a partition, which may be one that it does not belong to.
-    async fn send(&self, prediction_id: &str, event_ms: i64, number: i32) {
-        let record = |name: &str, value: f64| Value::Record(vec![(name.to_owned(), Value::Double(value))]);
-        // What is left out becomes null.
-        let fields = vec![
-            ("prediction_id", Value::String(prediction_id.to_owned())),
-            ("event_time", Value::TimestampMicros(event_ms * 1000)),
-            ("contract_version", Value::Int(1)),
-            ("features", record("x", 1.5)),
-            ("prediction", record("p", 0.5)),
-        ];
-        self.send_record(Kind::Predictions, prediction_id, number, fields).await;
+    pub async fn send(&self, prediction_id: &str, event_ms: i64, number: i32) {
+        let payload = self.prediction(prediction_id, event_ms);
+        self.send_record(Kind::Predictions, prediction_id, number, &payload).await;
     }
 
     /// Sends a statement that the label `won` is true.
@@ -115,31 +112,36 @@ impl Joiner {
             ("label", Value::Record(vec![("won".to_owned(), Value::Boolean(true))])),
         ];
         let number = partition::of(prediction_id.as_bytes(), PARTITIONS);
-        self.send_record(Kind::Outcomes, prediction_id, number, fields).await;
+        self.send_record(Kind::Outcomes, prediction_id, number, &payload(&self.outcomes, fields)).await;
     }
 
-    async fn send_record(&self, kind: Kind, prediction_id: &str, number: i32, fields: Vec<(&str, Value)>) {
-        let (schema, schema_id) = match kind {
-            Kind::Predictions => &self.predictions,
-            Kind::Outcomes => &self.outcomes,
-        };
-        let schema = apache_avro::Schema::parse_str(schema).unwrap();
-        let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let value = Value::Record(fields).resolve(&schema).unwrap();
-        let datum = GenericDatumWriter::builder(&schema).build().unwrap().write_value_to_vec(value).unwrap();
-        let payload = [wire::frame(*schema_id).as_slice(), &datum].concat();
+    /// What such a prediction is on the wire.
+    pub fn prediction(&self, prediction_id: &str, event_ms: i64) -> Vec<u8> {
+        let record = |name: &str, value: f64| Value::Record(vec![(name.to_owned(), Value::Double(value))]);
+        // What is left out becomes null.
+        let fields = vec![
+            ("prediction_id", Value::String(prediction_id.to_owned())),
+            ("event_time", Value::TimestampMicros(event_ms * 1000)),
+            ("contract_version", Value::Int(1)),
+            ("features", record("x", 1.5)),
+            ("prediction", record("p", 0.5)),
+        ];
+        payload(&self.predictions, fields)
+    }
+
+    async fn send_record(&self, kind: Kind, prediction_id: &str, number: i32, payload: &[u8]) {
         let topic = wire::topic(&self.config.log.prefix, "m", kind);
-        let record = FutureRecord::to(&topic).partition(number).key(prediction_id).payload(&payload);
+        let record = FutureRecord::to(&topic).partition(number).key(prediction_id).payload(payload);
         self.producer.send(record, BOUND).await.unwrap();
     }
 
-    async fn rows(&self, table: &str, columns: &[&str]) -> Vec<RecordBatch> {
+    pub async fn rows(&self, table: &str, columns: &[&str]) -> Vec<RecordBatch> {
         let warehouse = Warehouse::open(&self.config.catalog()).await.unwrap();
         let Some(table) = warehouse.load(table).await.unwrap() else { return Vec::new() };
         table.scan(columns, Predicate::All).await.unwrap().try_collect().await.unwrap()
     }
 
-    async fn until_rows(&self, table: &str, count: usize) {
+    pub async fn until_rows(&self, table: &str, count: usize) {
         let waiting = async {
             while self.rows(table, &["prediction_id"]).await.iter().map(RecordBatch::num_rows).sum::<usize>() < count {
                 tokio::time::sleep(Duration::from_millis(200)).await;
@@ -149,19 +151,35 @@ impl Joiner {
     }
 
     /// The sum of a metric over its labels.
-    async fn metric(&self, name: &str) -> f64 {
+    pub async fn metric(&self, name: &str) -> f64 {
         let text = reqwest::get(&self.admin).await.unwrap().text().await.unwrap();
         let lines = text.lines().filter(|line| line.starts_with(&format!("flywheel_joiner_{name}{{")));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
-    async fn finish(self) {
-        self.stop.send(()).unwrap();
-        self.task.await.unwrap();
+    /// Stops it; what is sent by way of it is still sent.
+    pub async fn stop(&mut self) {
+        if let Some((stop, task)) = self.running.take() {
+            stop.send(()).unwrap();
+            task.await.unwrap();
+        }
+    }
+
+    pub async fn finish(mut self) {
+        self.stop().await;
     }
 }
 
-fn now_ms() -> i64 {
+/// A framed datum of a registered schema.
+fn payload((schema, schema_id): &(String, u32), fields: Vec<(&str, Value)>) -> Vec<u8> {
+    let schema = apache_avro::Schema::parse_str(schema).unwrap();
+    let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let value = Value::Record(fields).resolve(&schema).unwrap();
+    let datum = GenericDatumWriter::builder(&schema).build().unwrap().write_value_to_vec(value).unwrap();
+    [wire::frame(*schema_id).as_slice(), &datum].concat()
+}
+
+pub fn now_ms() -> i64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64
 }
 

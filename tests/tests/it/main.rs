@@ -2,12 +2,14 @@
 //! demonstration runs as a process, its input being the first days of the quarter unless `FLYWHEEL_TEST_DAYS` says
 //! more (90 for all).
 
+mod alarms;
 mod bad_input;
 mod bits;
 mod chaos;
 mod client;
 mod completeness;
 mod gate;
+mod faults;
 mod joiner;
 mod joiners;
 mod journey;

@@ -17,7 +17,7 @@ const CONTRACT: &str = include_str!("../../../examples/contracts/flight_delay.ya
 const ENGINES: [Engine; 3] = [Engine::Duckdb, Engine::Spark, Engine::Trino];
 
 /// What a joiner on these servers is told, as far as the views ask.
-fn config(set: &Set, namespace: &str) -> Config {
+pub fn config(set: &Set, namespace: &str) -> Config {
     let mut config = Config::default();
     config.log.prefix = namespace.to_owned();
     config.registry.url = set.registry.address().to_owned();
