@@ -93,6 +93,11 @@ impl Sidecar {
         if !matches!(url.scheme(), "http" | "https") || url.path() != "/" || url.query().is_some() {
             return Err(failed("it is to be the address alone".to_owned()));
         }
+        if !url.username().is_empty() || url.password().is_some() {
+            // Not shown: it would stand in logs.
+            let url = "(hidden)".to_owned();
+            return Err(SidecarError::Address { url, why: "a sidecar asks for no name and password".to_owned() });
+        }
         url.set_path(&format!("/v1/models/{model}/{}", kind.name()));
         let client = Client::builder().no_proxy().timeout(ANSWER).build().map_err(|error| failed(error.to_string()))?;
         Ok(Sidecar { client, url })
@@ -289,6 +294,8 @@ mod tests {
         assert!(matches!(&error, SidecarError::Away { why, .. } if why.contains("the spool is full")), "{error}");
         assert!(asked(&script).len() > 1);
         assert!(Sidecar::new("http://127.0.0.1:1/path", "m", Kind::Outcomes).is_err());
+        let secret = Sidecar::new("http://me:hush@127.0.0.1:1", "m", Kind::Outcomes).err().unwrap().to_string();
+        assert!(!secret.contains("hush"), "{secret}");
         let nobody = Sidecar::new("http://127.0.0.1:1", "m", Kind::Outcomes).unwrap();
         let error = nobody.post(&["1"]).await.unwrap_err().to_string();
         assert!(error.contains("may be repeated") && error.to_lowercase().contains("connect"), "{error}");

@@ -2,12 +2,13 @@
 //! place, topics of the wrong kind. Tables are local; what they do on servers is shown elsewhere.
 
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use apache_avro::types::Value;
 use apache_avro::writer::datum::GenericDatumWriter;
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
-use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
+use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
 use flywheel_joiner::source::{Source, SourceConfig, SourceError};
 use flywheel_joiner::table::{Predicate, Warehouse};
 use flywheel_joiner::{App, Config};
@@ -20,7 +21,7 @@ use flywheel_schemas::{id, partition};
 use flywheel_tests::servers::{shared, skipped};
 use futures::TryStreamExt as _;
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use tokio::sync::oneshot;
@@ -304,4 +305,85 @@ async fn topics_with_times_of_their_producers_are_not_landed_until_the_broker_gi
     joiner.until_rows("m_predictions", 1).await;
     joiner.finish().await;
     looking.close().await;
+}
+
+/// Deletes the topics of a model, and makes them again.
+async fn make_anew(servers: &str, prefix: &str) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", servers).create().unwrap();
+    for kind in [Kind::Predictions, Kind::Outcomes] {
+        let name = wire::topic(prefix, "m", kind);
+        for deleted in admin.delete_topics(&[&name], &AdminOptions::new()).await.unwrap() {
+            deleted.unwrap();
+        }
+        let topic = NewTopic::new(&name, PARTITIONS, TopicReplication::Fixed(1)).set(BY_BROKER.0, BY_BROKER.1);
+        // The broker deletes after it has answered.
+        let made = async {
+            while admin.create_topics([&topic], &AdminOptions::new()).await.unwrap().remove(0).is_err() {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        };
+        tokio::time::timeout(BOUND, made).await.expect("the topic");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn topics_that_were_made_anew_are_an_alarm_until_a_person_adopts_them() {
+    if skipped("topics_that_were_made_anew_are_an_alarm_until_a_person_adopts_them") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let servers = shared().kafka.address();
+    make_topics(servers, "anew", "m", &[BY_BROKER]).await;
+    let send = async |joiner: &Joiner| {
+        let event_ms = now_ms();
+        let id = id::mint(event_ms).to_string();
+        joiner.send(&id, event_ms, partition::of(id.as_bytes(), PARTITIONS)).await;
+    };
+    let joiner = Joiner::start(dir.path(), "anew").await;
+    send(&joiner).await;
+    send(&joiner).await;
+    joiner.until_rows("m_training", 2).await;
+    joiner.finish().await;
+
+    make_anew(servers, "anew").await;
+    let joiner = Joiner::start(dir.path(), "anew").await;
+    let waiting = async {
+        while joiner.metric("failures_total").await < 1.0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(BOUND, waiting).await.expect("an alarm");
+    send(&joiner).await;
+    let Config { log, registry, catalog, index, .. } = &joiner.config;
+    let settings = format!(
+        "[log]\nurl = {:?}\nprefix = {:?}\ngroup = {:?}\n[registry]\nurl = {:?}\n[catalog]\nurl = {:?}\nwarehouse = {:?}\n\
+         [index]\ndir = {:?}\n",
+        log.url, log.prefix, log.group, registry.url, catalog.url, catalog.warehouse, index.dir
+    );
+    let file = dir.path().join("joiner.toml");
+    std::fs::write(&file, settings).unwrap();
+    let adopt = async |more: &[&str]| {
+        let arguments = [&["adopt", "m", "--config", file.to_str().unwrap()], more].concat();
+        format!("{:?}", flywheel_joiner::run_from_args(arguments.into_iter().map(Into::into)).await)
+    };
+    let [done, failed] = [ExitCode::SUCCESS, ExitCode::FAILURE].map(|code| format!("{code:?}"));
+    assert_eq!(adopt(&[]).await, done);
+    assert_eq!(adopt(&["--yes"]).await, done, "what was only said is still to be done");
+    // The joiner that was there all the time goes on.
+    joiner.until_rows("m_predictions", 3).await;
+    joiner.until_rows("m_training", 3).await;
+    assert_eq!(adopt(&["--yes"]).await, failed, "there is nothing to adopt");
+    send(&joiner).await;
+    joiner.until_rows("m_training", 4).await;
+    let mut places = Vec::new();
+    for batch in joiner.rows("m_predictions", &["kafka_partition", "kafka_offset"]).await {
+        let (numbers, offsets) =
+            (batch.column(0).as_primitive::<Int32Type>(), batch.column(1).as_primitive::<Int64Type>());
+        places.extend(numbers.values().iter().copied().zip(offsets.values().iter().copied()));
+    }
+    places.sort_unstable();
+    places.dedup();
+    assert_eq!(places.len(), 4, "an offset stands for one record for ever");
+    joiner.finish().await;
 }

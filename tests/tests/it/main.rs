@@ -7,6 +7,7 @@ mod bad_input;
 mod bits;
 mod chaos;
 mod client;
+mod commands;
 mod completeness;
 mod gate;
 mod faults;
