@@ -16,7 +16,8 @@
 //! no id's keys are a prefix of another's. Minted ids are UUIDv7 texts, so that their keys are ordered by event time
 //! and what is old is one range.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
@@ -37,6 +38,9 @@ const THREADS: usize = 1;
 const EXPIRE_MAX: usize = 50_000;
 /// The layout of keys and values. Another one is not read, but begun anew.
 const LAYOUT: &[u8] = b"2";
+
+/// Entries of other predictions that a walk passes before it looks the next one up: about what a look-up costs.
+const SKIPPED_MAX: u32 = 16;
 
 const ROWS: &str = "rows";
 const META: &str = "meta";
@@ -208,6 +212,50 @@ impl Index {
             .collect()
     }
 
+    /// The statements about each of these predictions with an ingest time before that given for it (of several the last),
+    /// the first `max` in the order of ingest; nothing of a prediction about which there are none. Ids that lie close together are found in one walk,
+    /// which costs a tenth of as many look-ups.
+    ///
+    /// # Errors
+    /// Of the disk, or a damaged entry.
+    pub fn statements_of<'a>(
+        &self,
+        mut wanted: Vec<(&'a str, i64)>,
+        max: usize,
+    ) -> Result<HashMap<&'a str, Vec<Statement>>, IndexError> {
+        let mut found: HashMap<&str, Vec<Statement>> = HashMap::new();
+        wanted.sort_unstable_by_key(|(id, before_ms)| (*id, std::cmp::Reverse(*before_ms)));
+        wanted.dedup_by_key(|(id, _)| *id);
+        let mut left = wanted.as_slice();
+        'walk: while let Some((first, _)) = left.first() {
+            let mut skipped = 0;
+            for entry in self.rows.range(start(first)..) {
+                let (key, value) = entry.into_inner().map_err(|error| self.store(error))?;
+                let (id, ingest_ms) = place_of(&key).ok_or_else(|| self.damaged())?;
+                while left.first().is_some_and(|(wanted, _)| wanted.as_bytes() < &*id) {
+                    left = &left[1..];
+                }
+                match left.first() {
+                    None => break 'walk,
+                    Some((wanted, before_ms)) if wanted.as_bytes() == &*id => {
+                        let about = found.entry(wanted).or_default();
+                        // There may be a million more.
+                        if ingest_ms >= *before_ms || about.len() >= max {
+                            left = &left[1..];
+                            continue 'walk;
+                        }
+                        about.push(postcard::from_bytes(&value).map_err(|_| self.damaged())?);
+                        skipped = 0;
+                    }
+                    Some(_) if skipped == SKIPPED_MAX => continue 'walk,
+                    Some(_) => skipped += 1,
+                }
+            }
+            break;
+        }
+        Ok(found)
+    }
+
     /// The minted ids of an event time from the first to before the second of which there are statements with an ingest time
     /// before `before_ms`, in their order.
     ///
@@ -310,10 +358,31 @@ fn start_of(event_ms: i64) -> Vec<u8> {
 
 /// The prediction id of a key, where it has no escapes, as minted ids have none, and its ingest time.
 fn id_of(key: &[u8]) -> Option<(&str, i64)> {
+    let (id, ingest_ms) = split(key)?;
+    Some((std::str::from_utf8(id).ok()?, ingest_ms))
+}
+
+/// The bytes of the prediction id of any key, and its ingest time. Ids are ordered as their keys are.
+fn place_of(key: &[u8]) -> Option<(Cow<'_, [u8]>, i64)> {
+    let (id, ingest_ms) = split(key)?;
+    if !id.contains(&0) {
+        return Some((Cow::Borrowed(id), ingest_ms));
+    }
+    let mut plain = Vec::with_capacity(id.len());
+    for &byte in id {
+        // What follows a zero is its escape.
+        if byte != 0xff || plain.last() != Some(&0) {
+            plain.push(byte);
+        }
+    }
+    Some((Cow::Owned(plain), ingest_ms))
+}
+
+/// The part of a key that stands for the prediction id, and the ingest time.
+fn split(key: &[u8]) -> Option<(&[u8], i64)> {
     let (head, _) = key.split_at_checked(key.len().checked_sub(4 + 8)?)?;
     let (id, ingest) = head.split_at_checked(head.len().checked_sub(8)?)?;
-    let id = std::str::from_utf8(id.strip_suffix(&[0])?).ok()?;
-    Some((id, i64::from_be_bytes(ingest.try_into().ok()?)))
+    Some((id.strip_suffix(&[0])?, i64::from_be_bytes(ingest.try_into().ok()?)))
 }
 
 /// None where a coordinate is negative, which no landed record has.

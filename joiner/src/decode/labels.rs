@@ -12,8 +12,8 @@ use crate::label::LabelState;
 
 /// Builds the `label_*` columns of a table: per label its value, `_status`, `_at` and `_known_at`.
 pub struct LabelColumns {
-    /// By column name.
-    places: HashMap<String, usize>,
+    /// By label: the places of its value, `_status`, `_at` and `_known_at` among the columns.
+    places: HashMap<String, [Option<usize>; 4]>,
     /// In table order.
     columns: Vec<(String, DataType, Column)>,
     length: usize,
@@ -28,7 +28,13 @@ impl LabelColumns {
             .filter(|field| field.name().starts_with("label_") && !field.data_type().is_nested())
             .map(|field| (field.name().clone(), field.data_type().clone(), Column::new(field.data_type())))
             .collect();
-        let places = columns.iter().enumerate().map(|(place, (name, ..))| (name.clone(), place)).collect();
+        let place = |name: &str| columns.iter().position(|(column, ..)| column == name);
+        let mut places = HashMap::new();
+        for label in columns.iter().filter_map(|(name, ..)| name.strip_prefix("label_")) {
+            // What is no label's value, such as a status, is never asked for.
+            let of = |suffix: &str| place(&format!("label_{label}{suffix}"));
+            places.insert(label.to_owned(), [of(""), of("_status"), of("_at"), of("_known_at")]);
+        }
         LabelColumns { places, columns, length: 0 }
     }
 
@@ -45,25 +51,19 @@ impl LabelColumns {
 
     fn push_those(&mut self, contract: &Contract, states: &[LabelState], are: impl Fn(&Label) -> bool) {
         for (label, state) in contract.labels.iter().zip(states).filter(|(label, _)| are(label)) {
-            let name = &label.name;
-            if let Some(value) = &state.value {
-                self.append(&format!("label_{name}"), value_of(value));
-            }
-            self.append(&format!("label_{name}_status"), Value::Text(state.status.name()));
-            if let Some(at_us) = state.at_us {
-                self.append(&format!("label_{name}_at"), Value::Timestamp(at_us));
-            }
-            if let Some(known_at_ms) = state.known_at_ms {
-                self.append(&format!("label_{name}_known_at"), Value::Timestamp(known_at_ms.saturating_mul(1000)));
-            }
+            let Some([value, status, at, known_at]) = self.places.get(&label.name).copied() else { continue };
+            self.append(value, state.value.as_ref().map(value_of));
+            self.append(status, Some(Value::Text(state.status.name())));
+            self.append(at, state.at_us.map(Value::Timestamp));
+            self.append(known_at, state.known_at_ms.map(|ms| Value::Timestamp(ms.saturating_mul(1000))));
         }
         self.length += 1;
         self.columns.iter_mut().for_each(|(.., column)| column.pad(self.length));
     }
 
-    fn append(&mut self, column: &str, value: Value) {
-        if let Some(place) = self.places.get(column) {
-            self.columns[*place].2.append(value);
+    fn append(&mut self, place: Option<usize>, value: Option<Value>) {
+        if let (Some(place), Some(value)) = (place, value) {
+            self.columns[place].2.append(value);
         }
     }
 

@@ -63,6 +63,34 @@ fn ids_that_begin_alike_are_kept_apart() {
 }
 
 #[test]
+fn a_walk_finds_what_look_ups_find() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = Index::open(dir.path(), "t").unwrap();
+    let mut ids: Vec<String> = ["", "a", "ab", "a\0", "a\0\0", "a\0b", "a\u{1}"].map(str::to_owned).to_vec();
+    ids.extend((0..1000).map(|n| format!("id-{n:04}")));
+    let mut rows = Vec::new();
+    for (n, id) in (0_i64..).zip(&ids).filter(|(n, _)| n % 3 != 0) {
+        rows.extend((0..n % 4 + 1).map(|copy| row(id, 10 + copy, 10 * n + copy)));
+    }
+    index.apply(&rows, &BTreeMap::new()).unwrap();
+    // Neighbours, some of which have nothing; then far apart; then one past the end.
+    let near = ids[..100].iter();
+    let far = ids[100..].iter().step_by(97);
+    let mut wanted: Vec<(&str, i64)> = near.chain(far).map(|id| (id.as_str(), 10 + id.len() as i64 % 4)).collect();
+    wanted.push(("z", i64::MAX));
+    wanted.reverse();
+    for max in [usize::MAX, 1] {
+        let found = index.statements_of(wanted.clone(), max).unwrap();
+        for (id, before_ms) in &wanted {
+            let one_by_one = index.statements(id, *before_ms, max).unwrap();
+            assert_eq!(found.get(id).cloned().unwrap_or_default(), one_by_one, "{id:?} before {before_ms}, {max}");
+        }
+    }
+    assert!(found.len() > 50 && found.values().all(|statements| !statements.is_empty()));
+    assert!(index.statements_of(Vec::new(), 1).unwrap().is_empty());
+}
+
+#[test]
 fn survives_closing_with_its_stamp() {
     let dir = tempfile::tempdir().unwrap();
     let index = Index::open(dir.path(), "t").unwrap();

@@ -127,10 +127,8 @@ impl Pipeline {
     ) -> Result<HashMap<&'a str, Vec<Statement>>, PipelineError> {
         let expired_before_ms = self.index.expired_before_ms()?;
         let is_expired = |id: &str| expired_before_ms > 0 && time_ms_of(id).is_none_or(|time| time < expired_before_ms);
-        let mut all: HashMap<&str, Vec<Statement>> = HashMap::with_capacity(ids.len());
-        for (id, before_ms) in ids.iter().filter(|(id, _)| !is_expired(id)) {
-            all.insert(id, self.index.statements(id, *before_ms, max)?);
-        }
+        let indexed = ids.iter().filter(|(id, _)| !is_expired(id)).copied().collect();
+        let mut all: HashMap<&str, Vec<Statement>> = self.index.statements_of(indexed, max)?;
         let expired: Vec<(&str, i64)> = ids.iter().filter(|(id, _)| is_expired(id)).copied().collect();
         for ids in expired.chunks(IDS_PER_SCAN) {
             let bounds: HashMap<&str, (&'a str, i64)> =

@@ -1,7 +1,6 @@
 //! From rows of the raw table to rows of the training table.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -10,7 +9,7 @@ use arrow::array::{
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema};
 
-use super::Due;
+use super::Slice;
 use super::copies::Copies;
 use crate::decode::LabelColumns;
 use crate::label;
@@ -21,39 +20,41 @@ const FLAGS: &str = "flags";
 
 impl Pipeline {
     /// The rows of a batch that are due, with `as_of` and their labels; none where there are none.
-    pub(super) fn join(
-        &self,
-        batch: &RecordBatch,
-        due: &HashMap<(i32, i64), Due>,
-    ) -> Result<Option<RecordBatch>, PipelineError> {
+    pub(super) fn join(&self, batch: &RecordBatch, slice: &Slice) -> Result<Option<RecordBatch>, PipelineError> {
         let copies = Copies::of(batch)?;
-        let row_due = |row: usize| due.get(&(copies.partitions.value(row), copies.offsets.value(row)));
-        let chosen: BooleanArray = (0..batch.num_rows()).map(|row| Some(row_due(row).is_some())).collect();
-        if chosen.true_count() == 0 {
+        let place = |row: usize| (copies.partitions.value(row), copies.offsets.value(row));
+        let due: Vec<_> = (0..batch.num_rows()).filter_map(|row| Some((row, slice.due.get(&place(row))?))).collect();
+        if due.is_empty() {
             return Ok(None);
         }
-        let mut as_of = Vec::with_capacity(chosen.true_count());
+        let indexed = due.iter().filter(|(row, _)| slice.landed.is_empty() || !slice.landed.contains_key(&place(*row)));
+        let indexed = indexed.map(|(row, due)| (copies.ids.value(*row), due.as_of_ms)).collect();
+        let indexed = self.index.statements_of(indexed, self.outcomes_max)?;
+        let mut as_of = Vec::with_capacity(due.len());
         let mut labels = LabelColumns::new(self.training.arrow_schema());
         let mut flagged: BTreeMap<usize, Vec<String>> = BTreeMap::new();
-        for row in (0..batch.num_rows()).filter(|row| chosen.value(*row)) {
-            let Some(due) = row_due(row) else { continue };
-            let statements = match &due.landed {
-                Some(landed) => Cow::Borrowed(landed.as_slice()),
-                None => Cow::Owned(self.index.statements(copies.ids.value(row), due.as_of_ms, self.outcomes_max)?),
+        for (row, due) in &due {
+            let row = *row;
+            let contract = self.contract(due.version)?;
+            let statements = match slice.landed.get(&place(row)) {
+                Some(landed) => landed.as_slice(),
+                None => indexed.get(copies.ids.value(row)).map(Vec::as_slice).unwrap_or_default(),
             };
             let exposure = (!copies.exposures.is_null(row)).then(|| copies.exposures.value(row));
             let event_time_ms = copies.event_times.value(row).div_euclid(1000);
             let prediction = label::Prediction { event_time_ms, exposure };
-            let states = label::evaluate(&due.contract, &prediction, due.as_of_ms, &statements);
-            let overflown = due.contract.labels.iter().zip(&states).filter(|(_, state)| state.overflow);
+            let states = label::evaluate(contract, &prediction, due.as_of_ms, statements);
+            let overflown = contract.labels.iter().zip(&states).filter(|(_, state)| state.overflow);
             let flags: Vec<String> = overflown.map(|(label, _)| format!("label_overflow:{}", label.name)).collect();
             if !flags.is_empty() {
                 flagged.insert(as_of.len(), flags);
             }
-            labels.push(&due.contract, &states);
+            labels.push(contract, &states);
             as_of.push(due.as_of_ms * 1000);
         }
-        let rows = filter_record_batch(batch, &chosen).map_err(PipelineError::decode)?;
+        let mut chosen = vec![false; batch.num_rows()];
+        due.iter().for_each(|(row, _)| chosen[*row] = true);
+        let rows = filter_record_batch(batch, &BooleanArray::from(chosen)).map_err(PipelineError::decode)?;
         let mut fields: Vec<Arc<Field>> = rows.schema().fields().iter().cloned().collect();
         let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
         if !flagged.is_empty() {

@@ -8,8 +8,11 @@
 //! least (i, offset), decides. All copies share the event time, so the slice by event time shows them all; for late
 //! ones their event times are looked at once more.
 //!
-//! All ticks that are ready are one scan, one join, one file and one commit, over all partitions of this joiner. The
-//! commit's compare-and-set is on the last tick done of each partition, so no two joiners seal a tick.
+//! The slice is read twice: first the few columns that tell which rows are due, of which some 200 bytes a row are held,
+//! then the whole rows, which go through the join into the writer batch by batch.
+//!
+//! All ticks that are ready are one join, one file and one commit, over all partitions of this joiner. The commit's
+//! compare-and-set is on the last tick done of each partition, so no two joiners seal a tick.
 
 mod copies;
 mod join;
@@ -17,7 +20,6 @@ mod join;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use flywheel_schemas::contract::Contract;
 use futures::TryStreamExt;
 
@@ -52,17 +54,19 @@ pub(crate) struct Span {
 /// A copy of a prediction that is due.
 struct Due {
     as_of_ms: i64,
-    contract: Arc<Contract>,
-    /// Its statements, where the index does not have them any more.
-    landed: Option<Vec<Statement>>,
+    /// Of its contract.
+    version: i32,
 }
 
 /// What is sealed together.
 #[derive(Default)]
 struct Slice {
-    batches: Vec<RecordBatch>,
+    /// The rows that hold it; none where there are none.
+    predicate: Option<Predicate>,
     /// By partition and offset.
     due: HashMap<(i32, i64), Due>,
+    /// The statements about those of them that the index does not have any more.
+    landed: HashMap<(i32, i64), Vec<Statement>>,
     conflicts: Conflicts,
 }
 
@@ -154,30 +158,21 @@ impl Pipeline {
                 ]),
             ]),
         };
-        let columns: Vec<String> =
-            self.landings.predictions.table.arrow_schema().fields().iter().map(|field| field.name().clone()).collect();
-        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-        let mut stream = Box::pin(self.landings.predictions.table.scan(&columns, slice).await?);
-        let mut batches = Vec::new();
+        let mut stream = Box::pin(self.landings.predictions.table.scan(&Copies::COLUMNS, slice.clone()).await?);
         let mut seen = Seen::default();
         let mut late: HashSet<String> = HashSet::new();
         let mut rows = 0;
         while let Some(batch) = stream.try_next().await? {
             let copies = Copies::of(&batch)?;
-            let mut any = false;
             for row in 0..batch.num_rows() {
                 let Some(span) = spans.get(&copies.partitions.value(row)) else { continue };
                 let (id, copy) = (copies.ids.value(row), copies.copy(row));
                 let close_ms = copy.event_ms + self.contract(copy.version)?.seal_ms();
-                any |= span.ready.is_some_and(|ready| close_ms <= ready);
+                rows += usize::from(span.ready.is_some_and(|ready| close_ms <= ready));
                 if span.done.is_some_and(|done| close_ms <= done) {
                     late.insert(id.to_owned());
                 }
                 seen.add(id, copy);
-            }
-            if any {
-                rows += batch.num_rows();
-                batches.push(batch);
             }
             if rows_max.is_some_and(|rows_max| rows > rows_max) {
                 return Ok(None);
@@ -186,8 +181,8 @@ impl Pipeline {
         drop(stream);
         self.find_earlier_copies(&late, &mut seen).await?;
         let conflicts = self.conflicts(spans, &seen).await?;
-        let due = self.choose(spans, &seen).await?;
-        Ok(Some(Slice { batches, due, conflicts }))
+        let (due, landed) = self.choose(spans, &seen).await?;
+        Ok(Some(Slice { predicate: (!due.is_empty()).then_some(slice), due, landed, conflicts }))
     }
 
     /// For predictions that closed before the slice: whether an earlier copy of them is in the table.
@@ -207,42 +202,41 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Of the first copies those whose `as_of` lies in the span of their partition, by coordinates.
+    /// Of the first copies those whose `as_of` lies in the span of their partition, by coordinates; and the statements
+    /// about those of them that the index does not have any more.
     async fn choose(
         &self,
         spans: &BTreeMap<i32, Span>,
         seen: &Seen,
-    ) -> Result<HashMap<(i32, i64), Due>, PipelineError> {
+    ) -> Result<(HashMap<(i32, i64), Due>, HashMap<(i32, i64), Vec<Statement>>), PipelineError> {
         let mut due = HashMap::new();
         let mut expired: HashMap<&str, Vec<(i32, i64)>> = HashMap::new();
         let expired_before_ms = self.index.expired_before_ms()?;
         for (id, first) in seen.firsts() {
             let Some(as_of_ms) = self.as_of_within(spans, first)? else { continue };
-            let contract = Arc::clone(self.contract(first.version)?);
-            due.insert(first.place(), Due { as_of_ms, contract, landed: None });
+            due.insert(first.place(), Due { as_of_ms, version: first.version });
             if first.event_ms < expired_before_ms {
                 expired.entry(id).or_default().push(first.place());
             }
         }
+        let mut landed: HashMap<(i32, i64), Vec<Statement>> = HashMap::new();
         let ids: Vec<&str> = expired.keys().copied().collect();
         for ids in ids.chunks(IDS_PER_SCAN) {
-            let mut landed: HashMap<&str, Vec<Statement>> = ids.iter().map(|id| (*id, Vec::new())).collect();
+            let mut about: HashMap<&str, Vec<Statement>> = ids.iter().map(|id| (*id, Vec::new())).collect();
             for (id, statement) in self.landed_statements(ids).await? {
-                if let Some(all) = landed.get_mut(id.as_str()) {
+                if let Some(all) = about.get_mut(id.as_str()) {
                     all.push(statement);
                 }
             }
-            for (id, mut all) in landed {
+            for (id, mut all) in about {
                 all.sort_unstable_by_key(Statement::order);
+                all.truncate(self.outcomes_max);
                 for place in expired.get(id).into_iter().flatten() {
-                    if let Some(due) = due.get_mut(place) {
-                        let known = all.iter().filter(|statement| statement.ingest_time_ms < due.as_of_ms);
-                        due.landed = Some(known.take(self.outcomes_max).cloned().collect());
-                    }
+                    landed.insert(*place, all.clone());
                 }
             }
         }
-        Ok(due)
+        Ok((due, landed))
     }
 
     /// The statements about these predictions, from the raw table.
@@ -276,13 +270,19 @@ impl Pipeline {
 
     /// Joins the rows that are due with their outcomes and commits them with the ticks that they complete.
     async fn write_rows(&mut self, spans: &BTreeMap<i32, Span>, slice: Slice) -> Result<bool, PipelineError> {
-        let Slice { batches, due, conflicts } = slice;
         let mut writer = self.training.writer()?;
-        for batch in batches {
-            if let Some(batch) = self.join(&batch, &due)? {
-                writer.write(&batch).await?;
+        if let Some(predicate) = &slice.predicate {
+            let table = &self.landings.predictions.table;
+            let schema = table.arrow_schema();
+            let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+            let mut stream = Box::pin(table.scan(&columns, predicate.clone()).await?);
+            while let Some(batch) = stream.try_next().await? {
+                if let Some(batch) = self.join(&batch, &slice)? {
+                    writer.write(&batch).await?;
+                }
             }
         }
+        let Slice { due, conflicts, .. } = slice;
         let files = writer.close().await?;
         let from: BTreeMap<i32, Mark> = spans
             .keys()
