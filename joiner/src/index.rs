@@ -238,13 +238,14 @@ impl Index {
                 match left.first() {
                     None => break 'walk,
                     Some((wanted, before_ms)) if wanted.as_bytes() == &*id => {
-                        let about = found.entry(wanted).or_default();
+                        let is_full = || found.get(wanted).is_some_and(|about| about.len() >= max);
                         // There may be a million more.
-                        if ingest_ms >= *before_ms || about.len() >= max {
+                        if ingest_ms >= *before_ms || is_full() {
                             left = &left[1..];
                             continue 'walk;
                         }
-                        about.push(postcard::from_bytes(&value).map_err(|_| self.damaged())?);
+                        let statement = postcard::from_bytes(&value).map_err(|_| self.damaged())?;
+                        found.entry(wanted).or_default().push(statement);
                         skipped = 0;
                     }
                     Some(_) if skipped == SKIPPED_MAX => continue 'walk,
