@@ -88,10 +88,11 @@ async fn sealed(rig: &Rig) -> Pipeline {
         let t = START + 90 * MINUTE * i64::from(n - 1) + MINUTE;
         let id = rig.predict(n, t, t, f64::from(n)).await;
         rig.state("e", &id, t + MINUTE, &won).await;
-        rig.ticks(t + 4 * MINUTE, t + 89 * MINUTE).await;
+        rig.ticks(t + 4 * MINUTE, t + 84 * MINUTE).await;
         // Late: a revision. And one that finds no place.
         let total = [("label.total", flywheel_schemas::contract::Scalar::Long(7))];
-        rig.state_late("f", &id, t + 2 * MINUTE, t + 89 * MINUTE, &total).await;
+        rig.state_late("f", &id, t + 2 * MINUTE, t + 85 * MINUTE, &total).await;
+        rig.tick(t + 89 * MINUTE).await;
         rig.state("g", &id, t + 89 * MINUTE, &total).await;
         rig.run(&mut pipeline).await;
     }

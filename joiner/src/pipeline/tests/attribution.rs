@@ -120,7 +120,7 @@ async fn facts_about_an_entity_go_to_the_first_or_the_last_prediction_before_the
         .collect();
     let rows = facts.iter().map(|fact| {
         let Fact { id, entity: (user, shop), at_us } = fact;
-        format!("('{id}', '{user}', CAST({shop} AS BIGINT), make_timestamptz({at_us}), TRUE, 0.5)")
+        format!("('{id}', '{user}', CAST({shop} AS BIGINT), make_timestamptz({at_us}), TRUE, CAST(0.5 AS DOUBLE))")
     });
     let columns = "outcome_id, \"user\", shop, event_time, label_bought, label_paid";
     let rows: Vec<String> = rows.collect();

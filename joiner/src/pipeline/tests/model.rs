@@ -179,7 +179,7 @@ impl Log {
     }
 
     /// The statements that count.
-    fn about(&self, id: &str) -> Vec<Statement> {
+    pub fn about(&self, id: &str) -> Vec<Statement> {
         let all = self.statements.iter().filter(|(about, _)| about == id).map(|(_, statement)| statement);
         all.filter(|statement| self.counts(id, statement)).cloned().collect()
     }

@@ -157,8 +157,7 @@ fn unsealed(log: &Log, sealed: &BTreeSet<&str>, labels: &[&str]) -> Vec<String> 
 
 /// Id, version and labels of a prediction by a contract, as known at a tick and as DuckDB tells them.
 pub fn row(log: &Log, copy: &super::model::Copy, contract: &Contract, tick: i64, labels: &[&str]) -> String {
-    let about = log.statements.iter().filter(|(about, _)| *about == copy.id);
-    let statements: Vec<_> = about.map(|(_, statement)| statement.clone()).collect();
+    let statements = log.about(&copy.id);
     let prediction = label::Prediction { event_time_ms: copy.event_ms, exposure: copy.exposure };
     let states = naive::evaluate(contract, &prediction, tick, &statements);
     let mut cells = vec![json!(copy.id), json!(copy.version)];
