@@ -198,8 +198,9 @@ impl Metrics {
         Ok(text)
     }
 
-    pub fn landed(&self, model: &str, kind: Kind) {
-        self.landed.get_or_create(&OfKind { model: model.to_owned(), kind: kind.name() }).inc();
+    /// Said once per turn.
+    pub fn landed(&self, model: &str, kind: Kind, rows: u64) {
+        self.landed.get_or_create(&OfKind { model: model.to_owned(), kind: kind.name() }).inc_by(rows);
     }
 
     pub fn dead_letter(&self, model: &str, kind: Kind, partition: i32, offset: i64, reason: &'static str) {

@@ -79,15 +79,15 @@ pub struct Decoder {
 
 /// What landing needs of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Keys {
-    pub prediction_id: String,
+pub struct Keys<'d> {
+    pub prediction_id: &'d str,
     /// Microseconds since the epoch.
     pub event_time_us: i64,
     pub contract_version: Option<i32>,
     /// Predictions only.
-    pub exposure: Option<String>,
+    pub exposure: Option<&'d str>,
     /// Outcomes only, and always there.
-    pub event_id: Option<String>,
+    pub event_id: Option<&'d str>,
 }
 
 /// Where a record was found, and who wrote it.
@@ -128,7 +128,7 @@ impl Decoder {
     ///
     /// # Errors
     /// [`DecodeError::Datum`]: which field, at which byte, and what is wrong. It holds nothing of the datum itself.
-    pub fn check(&self, datum: &[u8]) -> Result<Keys, DecodeError> {
+    pub fn check<'d>(&self, datum: &'d [u8]) -> Result<Keys<'d>, DecodeError> {
         let mut found = Found::of(&self.plan);
         self.walk(datum, &mut found)?;
         found.keys()
@@ -191,7 +191,7 @@ struct Found<'p, 'd> {
     strange: Option<usize>,
 }
 
-impl<'p> Found<'p, '_> {
+impl<'p, 'd> Found<'p, 'd> {
     fn of(plan: &'p Plan) -> Self {
         Found {
             plan,
@@ -205,9 +205,9 @@ impl<'p> Found<'p, '_> {
         }
     }
 
-    fn keys(self) -> Result<Keys, DecodeError> {
+    fn keys(self) -> Result<Keys<'d>, DecodeError> {
         let lacks = |field| DecodeError::datum(field, 0, DatumFault::Null);
-        let prediction_id = self.prediction_id.ok_or_else(|| lacks("prediction_id"))?.to_owned();
+        let prediction_id = self.prediction_id.ok_or_else(|| lacks("prediction_id"))?;
         let event_time_us = self.event_time_us.ok_or_else(|| lacks("event_time"))?;
         if !TIME_US.contains(&event_time_us) {
             return Err(DecodeError::datum("event_time", 0, DatumFault::Time));
@@ -225,8 +225,8 @@ impl<'p> Found<'p, '_> {
             prediction_id,
             event_time_us,
             contract_version: self.contract_version,
-            exposure: self.exposure.map(str::to_owned),
-            event_id: self.event_id.map(str::to_owned),
+            exposure: self.exposure,
+            event_id: self.event_id,
         })
     }
 }

@@ -130,9 +130,9 @@ fn agrees((kind, (schema, text, records)): (Kind, (SchemaRef, String, Vec<Record
     for record in &records {
         let datum = writer.encode(record);
         let keys = writer.decoder.check(&datum).unwrap();
-        prop_assert_eq!(Some(keys.prediction_id), text_of(record, "prediction_id"));
-        prop_assert_eq!(keys.event_id, text_of(record, "event_id"));
-        prop_assert_eq!(keys.exposure, text_of(record, "exposure"));
+        prop_assert_eq!(Some(keys.prediction_id.to_owned()), text_of(record, "prediction_id"));
+        prop_assert_eq!(keys.event_id.map(str::to_owned), text_of(record, "event_id"));
+        prop_assert_eq!(keys.exposure.map(str::to_owned), text_of(record, "exposure"));
         prop_assert_eq!(Some(format!("Timestamp({})", keys.event_time_us)), record.get("event_time").map(Given::bits));
         prop_assert_eq!(
             keys.contract_version.map(|version| format!("Int({version})")),
@@ -172,7 +172,7 @@ proptest! {
         for record in &records {
             let datum = writer.encode(record);
             let keys = writer.decoder.check(&datum).unwrap();
-            of_datums.push((keys.prediction_id, writer.decoder.statement(&datum, &ORIGIN).unwrap()));
+            of_datums.push((keys.prediction_id.to_owned(), writer.decoder.statement(&datum, &ORIGIN).unwrap()));
             rows.push(&writer.decoder, &datum, &ORIGIN);
         }
         let of_rows = statements(&rows.finish().unwrap()).unwrap();

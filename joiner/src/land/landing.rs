@@ -21,6 +21,8 @@ pub(crate) struct Landing {
     batch_bytes: usize,
     /// For the index, once they are committed; outcomes only.
     pub statements: Vec<(String, Statement)>,
+    /// What they take, for each takes more than its row.
+    statement_bytes: usize,
     /// Schemas of which every value has a column in the table, as far as they were met since the last commit.
     fitting: HashSet<u32>,
     /// The files of a commit that was put off, with all the rows.
@@ -36,13 +38,22 @@ impl Landing {
             batches: Vec::new(),
             batch_bytes: 0,
             statements: Vec::new(),
+            statement_bytes: 0,
             fitting: HashSet::new(),
             files: None,
         }
     }
 
     pub fn bytes(&self) -> usize {
-        self.batch_bytes + self.rows.bytes()
+        self.batch_bytes + self.rows.bytes() + self.statement_bytes
+    }
+
+    /// Keeps a statement for the index.
+    pub fn keep(&mut self, prediction_id: &str, statement: Statement) {
+        let values = statement.values.iter().map(|(name, value)| size_of_val(value) + size_of_val(name) + name.len());
+        let texts = prediction_id.len() + statement.event_id.len() + statement.outcome_id.len();
+        self.statement_bytes += size_of::<(String, Statement)>() + texts + values.sum::<usize>();
+        self.statements.push((prediction_id.to_owned(), statement));
     }
 
     /// Forgets everything that is not committed.
@@ -50,7 +61,8 @@ impl Landing {
         self.rows = Rows::new(self.table.arrow_schema());
         self.batches.clear();
         self.batch_bytes = 0;
-        self.statements.clear();
+        self.statements = Vec::new();
+        self.statement_bytes = 0;
         self.fitting.clear();
         self.files = None;
     }

@@ -21,6 +21,7 @@
 mod commit;
 mod landing;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use flywheel_schemas::contract::{Contract, Ids};
@@ -50,6 +51,9 @@ const ROWS_PER_BATCH: usize = 8192;
 
 /// What becomes of one record.
 enum Landed {
+    /// It became a row.
+    Row,
+    /// It did not, and its partition goes on.
     Passed,
     /// It is passed, and says something about label sources.
     Said(GateRecord),
@@ -61,6 +65,8 @@ impl Pipeline {
     /// Takes records in, each in the order of its partition. Records of a partition that waits are left out: it is
     /// read again from where it stopped.
     pub(crate) async fn take(&mut self, records: Vec<Record>) -> Result<(), PipelineError> {
+        let mut rows: BTreeMap<Kind, u64> = BTreeMap::new();
+        let mut heard = None;
         for record in records {
             let (kind, number) = (record.kind, record.partition);
             let Some(part) = self.partitions.get(&number) else { continue };
@@ -84,13 +90,28 @@ impl Pipeline {
             }
             let ingest_ms = side.ingest_ms(record.time_ms);
             match self.land(&record, ingest_ms).await? {
+                Landed::Row => {
+                    *rows.entry(kind).or_default() += 1;
+                    self.pass(&record, ingest_ms);
+                }
                 Landed::Passed => self.pass(&record, ingest_ms),
                 Landed::Said(gate) => {
                     self.pass(&record, ingest_ms);
                     self.hear(&record, gate, ingest_ms);
                 }
-                Landed::Waits(why) => self.hold(&record, &why),
+                Landed::Waits(why) => {
+                    self.hold(&record, &why);
+                    continue;
+                }
             }
+            // Records come in runs of one partition.
+            if heard != Some((kind, number)) {
+                heard = Some((kind, number));
+                self.heard.insert((kind, number), Instant::now());
+            }
+        }
+        for (kind, rows) in rows {
+            self.metrics.landed(&self.model, kind, rows);
         }
         Ok(())
     }
@@ -114,10 +135,9 @@ impl Pipeline {
             }
         }
         part.side_mut(record.kind).pass(record.offset, ingest_ms);
-        if self.held.remove(&(record.kind, record.partition)).is_some() {
+        if !self.held.is_empty() && self.held.remove(&(record.kind, record.partition)).is_some() {
             self.metrics.partition_goes_on(&self.model, record.kind, record.partition);
         }
-        self.heard.insert((record.kind, record.partition), Instant::now());
     }
 
     /// Takes up what a gate record says, after the ticks before it were looked at.
@@ -233,18 +253,17 @@ impl Pipeline {
         if record.kind == Kind::Outcomes {
             let statement = schema.decoder.statement(datum, &origin).map_err(PipelineError::decode)?;
             // What the log holds lands, whoever it is about; that it will find no prediction is known already.
-            if schema.contract.samples_out(&keys.prediction_id) {
+            if schema.contract.samples_out(keys.prediction_id) {
                 self.metrics.sampled_out_outcome(&self.model);
             }
-            landing.statements.push((keys.prediction_id, statement));
+            landing.keep(keys.prediction_id, statement);
         }
         landing.rows.push(&schema.decoder, datum, &origin);
         if landing.rows.len() >= ROWS_PER_BATCH {
             landing.cut()?;
         }
         self.aside.touch();
-        self.metrics.landed(&self.model, record.kind);
-        Ok(Landed::Passed)
+        Ok(Landed::Row)
     }
 
     fn bury(&mut self, record: &Record, ingest_ms: i64, reason: &'static str, detail: String) {
@@ -275,8 +294,8 @@ fn examine(contract: &Contract, kind: Kind, keys: &Keys, ingest_ms: i64) -> Resu
     let event_ms = keys.event_time_us.div_euclid(1000);
     if contract.ids == Ids::Minted {
         // Another spelling would be another id in keys, index and tables.
-        let id = uuid::Uuid::try_parse(&keys.prediction_id).ok();
-        let id = id.filter(|id| *id.hyphenated().encode_lower(&mut [0; 36]) == keys.prediction_id);
+        let id = uuid::Uuid::try_parse(keys.prediction_id).ok();
+        let id = id.filter(|id| *id.hyphenated().encode_lower(&mut [0; 36]) == *keys.prediction_id);
         match (id.as_ref().and_then(id::time_ms), kind) {
             (None, _) => {
                 return Err(("invalid_id", "prediction_id is no UUIDv7 in lower-case, hyphenated text".to_owned()));

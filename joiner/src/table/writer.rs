@@ -5,18 +5,19 @@
 //! that the table lacks is an error, for its values would be lost.
 //!
 //! Small batches are gathered to [`ROWS`] rows before they are split, which is where splitting and encoding are
-//! cheap. At most [`OPEN_MAX`] days are open at a time, each holding one row group in memory; when another is needed
-//! the one that was written to longest ago is closed into a file of its own. Nothing is part of the table until the
-//! files are committed; those of a writer that is dropped are orphans.
+//! cheap. Where the table is partitioned by day alone, as ours are made, they are split here: the crate's way makes a
+//! struct of each row. At most [`OPEN_MAX`] days are open at a time, each holding one row group in memory; when another
+//! is needed the one that was written to longest ago is closed into a file of its own. Nothing is part of the table
+//! until the files are committed; those of a writer that is dropped are orphans.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
-use arrow::compute::{CastOptions, cast_with_options, concat_batches};
-use arrow::datatypes::SchemaRef;
+use arrow::array::{Array, ArrayRef, AsArray as _, BooleanArray, RecordBatch, new_null_array};
+use arrow::compute::{CastOptions, cast_with_options, concat_batches, filter_record_batch};
+use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use iceberg::arrow::RecordBatchPartitionSplitter;
-use iceberg::spec::{DataFile, PartitionKey, Struct};
+use iceberg::spec::{DataFile, PartitionKey, Struct, Transform};
 use iceberg::writer::base_writer::data_file_writer::{DataFileWriter, DataFileWriterBuilder};
 use iceberg::writer::file_writer::ParquetWriterBuilder;
 use iceberg::writer::file_writer::rolling_writer::RollingFileWriterBuilder;
@@ -36,6 +37,11 @@ const OPEN_MAX: usize = 16;
 /// Limits of a row group, and thereby of the memory of an open file.
 const GROUP_ROWS: usize = 64 * 1024;
 const GROUP_BYTES: usize = 16 * 1024 * 1024;
+/// A column chunk whose dictionary grows beyond this goes on without one: ids and measurements hardly repeat, and a
+/// dictionary of all of them costs a look-up for each and saves nothing.
+const DICTIONARY_BYTES: usize = 64 * 1024;
+
+const DAY_US: i64 = 86_400_000_000;
 
 type Files = DataFileWriter<ParquetWriterBuilder, Location, Names>;
 
@@ -44,6 +50,8 @@ pub struct Writer {
     table: String,
     arrow: SchemaRef,
     splitter: RecordBatchPartitionSplitter,
+    /// The column by whose day alone the table is partitioned, if it is.
+    day_of: Option<usize>,
     builder: DataFileWriterBuilder<ParquetWriterBuilder, Location, Names>,
     open: HashMap<Struct, Open>,
     files: Vec<DataFile>,
@@ -74,10 +82,17 @@ impl Table {
             metadata.default_partition_spec().clone(),
         )
         .map_err(failed)?;
+        let day_of = match metadata.default_partition_spec().fields() {
+            [field] if field.transform == Transform::Day => {
+                schema.field_by_id(field.source_id).and_then(|field| self.arrow.index_of(&field.name).ok())
+            }
+            _ => None,
+        };
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_max_row_group_row_count(Some(GROUP_ROWS))
             .set_max_row_group_bytes(Some(GROUP_BYTES))
+            .set_dictionary_page_size_limit(DICTIONARY_BYTES)
             .build();
         let rolling = RollingFileWriterBuilder::new(
             ParquetWriterBuilder::new(properties, schema),
@@ -90,6 +105,7 @@ impl Table {
             table: self.name().to_owned(),
             arrow: self.arrow.clone(),
             splitter,
+            day_of,
             builder: DataFileWriterBuilder::new(rolling),
             open: HashMap::new(),
             files: Vec::new(),
@@ -179,13 +195,40 @@ impl Writer {
             source,
         })?;
         drop(batches);
-        let mut parts = self.splitter.split(&batch).map_err(|error| self.failed(error))?;
+        let mut parts = self.split(&batch)?;
         // In a stable order, so that files close in one too.
         parts.sort_by_cached_key(|(key, _)| key.to_path());
         for (key, rows) in parts {
             self.write_part(key, rows).await?;
         }
         Ok(())
+    }
+
+    /// The rows by partition.
+    fn split(&self, batch: &RecordBatch) -> Result<Vec<(PartitionKey, RecordBatch)>, TableError> {
+        let times = self.day_of.and_then(|place| batch.column(place).as_primitive_opt::<TimestampMicrosecondType>());
+        let Some(times) = times.filter(|times| times.null_count() == 0) else {
+            return self.splitter.split(batch).map_err(|error| self.failed(error));
+        };
+        let day = |time: &i64| time.div_euclid(DAY_US);
+        let days: BTreeSet<i64> = times.values().iter().map(day).collect();
+        let mut parts = Vec::with_capacity(days.len());
+        for each in &days {
+            let rows = if days.len() == 1 {
+                batch.clone()
+            } else {
+                let chosen = BooleanArray::from_iter(times.values().iter().map(|time| Some(day(time) == *each)));
+                filter_record_batch(batch, &chosen).map_err(|source| TableError::Arrow {
+                    table: self.table.clone(),
+                    action: "splitting rows by day",
+                    source,
+                })?
+            };
+            // The key of one of them is that of all.
+            let keys = self.splitter.split(&rows.slice(0, 1)).map_err(|error| self.failed(error))?;
+            parts.extend(keys.into_iter().map(|(key, _)| (key, rows.clone())));
+        }
+        Ok(parts)
     }
 
     async fn write_part(&mut self, key: PartitionKey, rows: RecordBatch) -> Result<(), TableError> {

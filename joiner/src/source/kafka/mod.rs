@@ -82,8 +82,8 @@ const DEFAULTS: [(&str, &str); 3] = [
 ];
 /// The same, for consumers alone.
 const CONSUMER_DEFAULTS: [(&str, &str); 3] = [
-    // Read ahead of the tables at most, per model.
-    ("queued.max.messages.kbytes", "16384"),
+    // Read ahead of the tables at most, per partition of each topic: about a turn's records.
+    ("queued.max.messages.kbytes", "4096"),
     // Where that is reached, fetching goes on so soon after there is room.
     ("fetch.queue.backoff.ms", "50"),
     ("check.crcs", "true"),
