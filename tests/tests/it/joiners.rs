@@ -1,20 +1,20 @@
 //! Three joiners in one group, to which everything happens that happens to joiners: they are killed and stopped, longer
 //! than the group waits for them, too; commits take effect and are answered with an error, or arrive when their author
-//! has long gone on; log, catalog and store go away; the disk is full. The tables are those of a quiet run and what SQL
-//! computes from the raw ones, whoever's partitions went where.
+//! has long gone on; log, catalog and store go away; the disk is full; other engines rewrite the tables. The tables are
+//! those of a quiet run and what SQL computes from the raw ones, whoever's partitions went where.
 //!
 //! The moments are random; the seed is printed and taken from `FLYWHEEL_TEST_SEED` where that is set. `FLYWHEEL_TEST_FAULTS`
 //! says how many faults there are to be at the least; else it is [`FAULTS_MIN`]. A run of hundreds wants more days than
 //! [`DAYS`] too: `FLYWHEEL_TEST_FAULTS=200 FLYWHEEL_TEST_DAYS=60`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use flywheel_tests::demo::{self, Demo};
+use flywheel_tests::demo::{self, Demo, on_servers};
 use flywheel_tests::readers::{Rows, spark_sql};
-use flywheel_tests::servers::{Set, signal, skipped};
+use flywheel_tests::servers::{Set, shared, signal, skipped};
 use serde_json::{Value, json};
 
 use crate::chaos::{Processes, seed};
@@ -23,6 +23,8 @@ use crate::kafka::{differences, publish};
 use crate::{DEMONSTRATION, options, views};
 
 const DAYS: u32 = 10;
+/// Long enough for an engine to look after each table.
+const HOUSE_DAYS: u32 = 30;
 /// Every kind at least once.
 const FAULTS_MIN: usize = 25;
 /// How much longer a run may take for each fault, on a busy machine.
@@ -150,6 +152,11 @@ impl Three {
         }
     }
 
+    /// What the joiners beside that of the demonstration have logged.
+    fn logs(&self) -> String {
+        self.others.iter().map(|joiner| std::fs::read_to_string(joiner.log()).unwrap()).collect()
+    }
+
     /// What the demonstration said to its end, all records having been landed.
     fn finish(self) -> String {
         let said = self.demo.finish().unwrap();
@@ -224,4 +231,52 @@ fn three_joiners_do_what_one_does_whatever_happens_to_them() {
     place.calm();
     three.finish();
     agree(&place.set, "three_quiet", "three");
+}
+
+/// What an engine does to keep a table small: `TABLE` is its name.
+const HOUSEKEEPING: [&str; 3] = [
+    "CALL ice.system.rewrite_data_files(table => 'TABLE', options => map('min-input-files', '2'))",
+    "CALL ice.system.rewrite_manifests(table => 'TABLE', use_caching => false)",
+    "CALL ice.system.expire_snapshots(table => 'TABLE', older_than => TIMESTAMP '2100-01-01 00:00:00', retain_last => 1)",
+];
+
+#[test]
+fn spark_keeps_house_while_three_joiners_commit() {
+    if skipped("spark_keeps_house_while_three_joiners_commit") {
+        return;
+    }
+    let set = shared();
+    let dir = tempfile::tempdir().unwrap();
+    let flights = demo::flights(dir.path(), HOUSE_DAYS).unwrap();
+    let quiet = dir.path().join("quiet");
+    Demo::start(DEMONSTRATION, &run(&quiet, &flights)).unwrap().finish().unwrap();
+    publish(set, "house_quiet", &quiet);
+
+    let data = dir.path().join("house");
+    let mut arguments = run(&data, &flights);
+    arguments.extend(on_servers(set, "house"));
+    let mut three = Three::start(&data, &arguments);
+    let made =
+        || TABLES.iter().all(|table| spark_sql(set.spark(), &format!("DESCRIBE house.flight_delay_{table}")).is_ok());
+    while !made() && !three.demo.has_ended() {}
+    let mut done: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    while !three.demo.has_ended() {
+        three.hear();
+        for table in TABLES {
+            for call in HOUSEKEEPING {
+                let statement = call.replace("TABLE", &format!("house.flight_delay_{table}"));
+                match spark_sql(set.spark(), &statement) {
+                    Ok(_) => *done.entry((table, call)).or_default() += 1,
+                    // The joiners were first each time.
+                    Err(error) => println!("{table}: {}", error.to_string().lines().next().unwrap_or_default()),
+                }
+            }
+        }
+    }
+    println!("{done:?}");
+    assert_eq!(done.len(), TABLES.len() * HOUSEKEEPING.len(), "{done:?}");
+    let logs = three.logs();
+    three.finish();
+    agree(set, "house_quiet", "house");
+    assert!(!logs.contains("ERROR"), "{logs}");
 }
