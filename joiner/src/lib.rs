@@ -39,3 +39,5 @@ pub mod commands;
 pub use app::App;
 pub use commands::run_from_args;
 pub use config::Config;
+#[cfg(feature = "testing")]
+pub use pipeline::{StepError, Steps};

@@ -2,6 +2,7 @@
 # DuckDB and PyIceberg, each as a reader of Iceberg tables.
 #   python.sh fetch
 #   python.sh duckdb | pyiceberg | bits --catalog URI --warehouse LOCATION --namespace NAME [--s3 ENDPOINT] [SQL…]
+#   python.sh run SCRIPT [ARGUMENT…]          a script that imports one of them
 # One JSON line a statement (see duckdb_sql.py, pyiceberg_sql.py, bits.py); without SQL, statements are read from
 # standard input.
 # URI is http(s)://… (REST) or sqlite:FILE. Needs Python 3.10 or newer; fetch needs pip.
@@ -35,5 +36,6 @@ case "${1:-}" in
   fetch) fetch ;;
   duckdb | pyiceberg) read_with "$1_sql" "${@:2}" ;;
   bits) read_with "$@" ;;
+  run) shift; fetch; PYTHONPATH=$CACHE/$NAME exec python3 "$@" ;;
   *) usage ;;
 esac

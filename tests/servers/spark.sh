@@ -2,6 +2,7 @@
 # Spark SQL with Iceberg, in one local process; nothing listens.
 #   spark.sh fetch
 #   spark.sh sql --catalog URI --s3 ENDPOINT [--warehouse NAME] [--conf KEY=VALUE]… [SQL…]
+#   spark.sh run SCRIPT [ARGUMENT…]           a script that imports pyspark; SPARK_JARS names the folder of Iceberg's jars
 # One JSON line a statement (see spark.py); without SQL, statements are read from standard input, one a line, so that
 # one session can be kept and fed. Needs Java 17 to 23 (its Hadoop does not run on newer ones) and Python 3.10 or newer;
 # fetch needs Maven and pip.
@@ -34,4 +35,11 @@ sql() {
     PYTHONPATH=$CACHE/$NAME/python exec python3 "$HERE/spark.py" --jars "$CACHE/$NAME/jars" "$@"
 }
 
-case "${1:-}" in fetch | sql) "$@" ;; *) usage ;; esac
+run() {
+  JAVA_HOME=$(java_home 17 23)
+  export JAVA_HOME
+  fetch
+  SPARK_HOME=$CACHE/$NAME/python/pyspark SPARK_JARS=$CACHE/$NAME/jars PYTHONPATH=$CACHE/$NAME/python exec python3 "$@"
+}
+
+case "${1:-}" in fetch | sql | run) "$@" ;; *) usage ;; esac

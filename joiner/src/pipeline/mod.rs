@@ -28,6 +28,8 @@ use crate::table::{Table, Warehouse};
 
 mod error;
 mod ownership;
+#[cfg(feature = "testing")]
+mod steps;
 mod upkeep;
 
 #[cfg(test)]
@@ -35,6 +37,8 @@ pub(crate) mod tests;
 
 pub(crate) use error::PipelineError;
 pub(crate) use ownership::said_property;
+#[cfg(feature = "testing")]
+pub use steps::{StepError, Steps};
 use upkeep::{IndexLevel, PutOff};
 
 /// Records taken from the feed in one turn: bounds the memory between two looks at what is waiting.

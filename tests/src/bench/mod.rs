@@ -7,6 +7,7 @@
 pub mod client;
 mod cores;
 pub mod forward;
+pub mod joiner;
 pub mod sidecar;
 pub mod spool;
 pub mod transcode;
@@ -17,7 +18,18 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 /// Every area, in the order in which `all` runs them.
-pub const AREAS: &[Area] = &[transcode::AREA, sidecar::AREA, spool::AREA, forward::AREA, client::AREA];
+pub const AREAS: &[Area] = &[
+    transcode::AREA,
+    sidecar::AREA,
+    spool::AREA,
+    forward::AREA,
+    client::AREA,
+    joiner::land::AREA,
+    joiner::seal::AREA,
+    joiner::commit::AREA,
+    joiner::commit::WEEK_AREA,
+    joiner::state::AREA,
+];
 
 /// A subject of measures.
 pub struct Area {
