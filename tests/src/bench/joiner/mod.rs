@@ -245,6 +245,7 @@ impl Places {
             producer_id: None,
             producer_seq: None,
             tick: false,
+            gate: None,
             headers: Vec::new(),
         }
     }
