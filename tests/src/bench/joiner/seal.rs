@@ -96,7 +96,7 @@ async fn fill(stand: &mut Stand, places: &mut Places, round: u64, start_ms: i64)
     for number in 0..ROWS {
         let event_ms = start_ms + number as i64 * SPREAD_MS / ROWS as i64;
         let (id, value) = stand.writer.prediction(&mut scratch, round * ROWS + number, event_ms)?;
-        if random.next() % 5 == 0 {
+        if random.next().is_multiple_of(5) {
             let outcome_ms = event_ms + MINUTE_MS + (random.next() % 1_800_000) as i64;
             let outcome = stand.writer.outcome(&mut scratch, &id, random.next() & 1 == 0, outcome_ms)?;
             records.push((outcome_ms, Some((Kind::Outcomes, id.clone(), outcome))));
