@@ -165,6 +165,11 @@ impl Table {
             // Rows are counted by some column; the first one there is always serves.
             known.extend(schema.as_struct().fields().first().map(|field| field.name.as_str()));
         }
+        // In the order of the table, which is that of its files: columns that are asked for in another one, and are of the
+        // same types place by place, the iceberg crate takes for renamed ones, and gives one the values of another.
+        let place = |name: &str| schema.as_struct().fields().iter().position(|field| field.name == name);
+        known.sort_by_key(|name| place(name));
+        known.dedup();
         self.state.scan().select(known).with_filter(predicate.expression()).build().map_err(failed)
     }
 }

@@ -146,6 +146,22 @@ async fn rows_come_back_as_they_were_written() {
     assert_eq!(batch.schema().field(2), table.arrow_schema().field_with_name("event_time").unwrap());
 }
 
+#[tokio::test]
+async fn columns_of_one_type_keep_their_values_in_whatever_order_they_are_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut table = warehouse(&dir).await.table(&spec(), &[]).await.unwrap();
+    let files = write(&table, &rows(0, 0..3, 1000)).await;
+    table.commit(files, &at(0, -1), &at(0, 3), CLUSTER, &[]).await.unwrap();
+    for names in [["event_time", "ingest_time"], ["ingest_time", "event_time"]] {
+        let batches = read(&table, &names, Predicate::All).await;
+        let time = |name: &str| {
+            batches[0].column_by_name(name).unwrap().as_primitive::<TimestampMicrosecondType>().value(0) / 1000
+        };
+        assert_eq!((time("event_time"), time("ingest_time")), (START_MS, START_MS + 5), "{names:?}");
+        assert_eq!(batches[0].schema().field(0).name(), names[0]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_create_one_table() {
     let dir = tempfile::tempdir().unwrap();
