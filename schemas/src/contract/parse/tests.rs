@@ -220,8 +220,10 @@ fn each_rule_is_kept() {
         (label("type: boolean, aggregate: any, requires: l"), "it requires itself"),
         (label("type: int, aggregate: last, owner: me"), "one of streaming, batch"),
         (label("type: int, aggregate: last, gate: {}"), "a gate is either"),
-        (label("type: int, aggregate: last, gate: {rate: {min_ratio: 2, hold_max: 1h}}"), "at most 1"),
-        (label("type: int, aggregate: last, gate: {rate: {min_ratio: 0.5}}"), "`hold_max` is missing"),
+        (label("type: int, aggregate: last, gate: {rate: 0}"), "labels.l.gate.rate: a rate is the least number"),
+        (label("type: int, aggregate: last, gate: {rate: {min_ratio: 0.5}}"), "found a mapping; write a number"),
+        (label("type: int, aggregate: last, gate: {rate: 1, progress: s}"), "a gate is either"),
+        (label("type: int, aggregate: last, gate: {progress: Returns}"), "`Returns` is no name"),
         (label("type: int, aggregate: last, owner: batch, gate: {progress: s}"), "a batch label has none"),
         (
             "labels: {l: {type: int, window: 0s, lateness: 1h, aggregate: last}}".to_owned(),
