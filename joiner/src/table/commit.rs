@@ -3,7 +3,7 @@
 //! ```text
 //! files are written, under names that never occur twice
 //! loop:
-//!   base     = the table, freshly loaded; at first as it is known, if it is known to stand at the lower bounds
+//!   base     = the table, freshly loaded
 //!   recorded = the newest progress in the ancestry of base's main
 //!   recorded is the batch's upper bounds      → committed already
 //!   recorded is not its lower bounds          → fenced: not ours to add
@@ -13,9 +13,7 @@
 //!
 //! Why this adds each batch once: rows land only by a compare-and-set on `main`, made from a base that stood at the
 //! batch's lower bounds. Once they have landed the table stands elsewhere, for every later base. A request that was
-//! delayed demands a base that is no longer current, and is refused by the catalog; and so is one that was made from
-//! what was known, if that is not so any more. Most often it still is, and to load it would be to read again what the
-//! commit before has answered, the whole list of snapshots.
+//! delayed demands a base that is no longer current, and is refused by the catalog.
 //!
 //! Why a table that stands at the upper bounds may be called committed without knowing whose commit it was: a range
 //! of a log is the same rows, whoever reads it. Either it was ours, with the answer lost, or another joiner carried
@@ -87,8 +85,7 @@ impl Table {
         }
         let mut patience = Patience::new();
         loop {
-            let is_first = patience.attempts == 0;
-            match self.attempt(is_first, &files, from, to, cluster, properties).await {
+            match self.attempt(&files, from, to, cluster, properties).await {
                 Ok(outcome) => return Ok(outcome),
                 Err(error) => patience.bear(self, error).await?,
             }
@@ -97,18 +94,13 @@ impl Table {
 
     async fn attempt(
         &mut self,
-        is_first: bool,
         files: &[DataFile],
         from: &BTreeMap<i32, Mark>,
         to: &BTreeMap<i32, Mark>,
         cluster: &str,
         properties: &Properties<'_>,
     ) -> Result<Outcome, TableError> {
-        let known = self.recorded()?.filter(|known| is_first && known.cluster == cluster && known.stands_at(from));
-        let recorded = match known {
-            Some(known) => known,
-            None => self.progress().await?.unwrap_or_else(|| Progress::none(cluster)),
-        };
+        let recorded = self.progress().await?.unwrap_or_else(|| Progress::none(cluster));
         if recorded.cluster != cluster {
             return Err(TableError::Cluster {
                 table: self.name().to_owned(),
