@@ -136,6 +136,8 @@ impl Pipeline {
         let oldest = new.iter().map(done).min().flatten();
         let recent = oldest.map_or(Predicate::All, |done| Predicate::IngestTimeFrom(done - DAY_MS));
         let labels = gated_labels(self.contracts.versions().map(AsRef::as_ref));
+        // Apart from the others until all is read: a half that stayed after an error would be taken for the whole.
+        let mut counted = Rates::new(self.grid_ms);
         for kind in [Kind::Predictions, Kind::Outcomes] {
             let table = &self.landings.get(kind).table;
             let columns = rate::columns(kind, &labels);
@@ -144,12 +146,13 @@ impl Pipeline {
             let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
             let mut stream = Box::pin(table.scan(&columns, predicate).await?);
             while let Some(batch) = stream.try_next().await? {
-                self.rates.add(kind, &batch, &labels, |number| new.contains(&number))?;
+                counted.add(kind, &batch, &labels, |number| new.contains(&number))?;
             }
         }
         for number in new {
-            self.rates.begin(number);
+            counted.begin(number);
         }
+        self.rates.take_over(counted);
         Ok(())
     }
 

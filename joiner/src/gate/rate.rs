@@ -82,6 +82,11 @@ impl Rates {
         self.partitions.entry(number).or_insert_with(|| Counts { grid_ms, buckets: BTreeMap::new() });
     }
 
+    /// Takes over the partitions of others.
+    pub fn take_over(&mut self, counted: Rates) {
+        self.partitions.extend(counted.partitions);
+    }
+
     /// Forgets a partition: what was landed of it is not known any more.
     pub fn end(&mut self, number: i32) {
         self.partitions.remove(&number);

@@ -32,6 +32,7 @@ use flywheel_schemas::{id, partition, wire};
 use crate::bar::Barred;
 use crate::contracts::SchemaFault;
 use crate::decode::{Keys, Origin};
+use crate::gate::Rates;
 use crate::letters::DeadLetter;
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::source::Record;
@@ -285,6 +286,8 @@ impl Pipeline {
         self.training = self.warehouse.table(&table::training(contract), &[]).await?;
         self.revisions = self.warehouse.table(&table::label_revisions(contract), &[]).await?;
         self.unmatched = self.warehouse.table(&table::unmatched(contract), &[]).await?;
+        // It may ask for the counts of labels that were not counted so far.
+        self.rates = Rates::new(self.grid_ms);
         Ok(())
     }
 }
