@@ -28,7 +28,6 @@ mod seal;
 mod revise;
 pub mod table;
 
-mod expiry;
 mod gate;
 mod side;
 pub mod completeness;

@@ -20,7 +20,6 @@
 //! | `flywheel_joiner_stopped` | model | 1 while the model stands still until a person acts; the log says why |
 //! | `flywheel_joiner_commits_put_off_total` | model | commits that failed and are tried again with the same batch |
 //! | `flywheel_joiner_tick_failures_total` | model | tick records that could not be appended, tried again |
-//! | `flywheel_joiner_expiry_failures_total` | table | hourly expiries of snapshots that failed |
 //! | `flywheel_joiner_side_failures_total` | topic | failed appends of ledger or dead letters, each tried again |
 //! | `flywheel_joiner_side_skipped_total` | table | records of a side topic that could not be read |
 //!
@@ -129,7 +128,6 @@ pub(crate) struct Metrics {
     stopped: Family<OfModel, Gauge>,
     commits_put_off: Family<OfModel, Counter>,
     tick_failures: Family<OfModel, Counter>,
-    expiry_failures: Family<OfTable, Counter>,
     side_failures: Family<OfTopic, Counter>,
     side_skipped: Family<OfTable, Counter>,
 }
@@ -159,7 +157,6 @@ impl Metrics {
             stopped: Family::default(),
             commits_put_off: Family::default(),
             tick_failures: Family::default(),
-            expiry_failures: Family::default(),
             side_failures: Family::default(),
             side_skipped: Family::default(),
         };
@@ -184,7 +181,6 @@ impl Metrics {
         registry.register("stopped", "1 while a person is needed", metrics.stopped.clone());
         registry.register("commits_put_off", "Commits tried again", metrics.commits_put_off.clone());
         registry.register("tick_failures", "Tick records not appended", metrics.tick_failures.clone());
-        registry.register("expiry_failures", "Failed expiries of snapshots", metrics.expiry_failures.clone());
         registry.register("side_failures", "Failed appends of side topics", metrics.side_failures.clone());
         registry.register("side_skipped", "Unreadable records of side topics", metrics.side_skipped.clone());
         metrics.registry = Arc::new(registry);
@@ -386,11 +382,6 @@ impl Metrics {
     pub fn tick_failed(&self, model: &str, kind: Kind, partition: i32, error: &str) {
         tracing::warn!(model, kind = kind.name(), partition, error, "tick record not appended; tried again");
         self.tick_failures.get_or_create(&of(model)).inc();
-    }
-
-    pub fn expiry_failed(&self, table: &str, error: &str) {
-        tracing::warn!(table, error, "old snapshots not expired; tried again in an hour");
-        self.expiry_failures.get_or_create(&OfTable { table: table.to_owned() }).inc();
     }
 
     pub fn side_failed(&self, topic: &str, error: &str) {

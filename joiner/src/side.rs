@@ -12,7 +12,6 @@ use flywheel_schemas::table as spec;
 use flywheel_schemas::wire;
 
 use crate::decode::{Decoder, Origin, Rows};
-use crate::expiry::Expiry;
 use crate::metrics::Metrics;
 use crate::pipeline::PipelineError;
 use crate::source::{Feeds, Record};
@@ -86,11 +85,7 @@ async fn append_all(
     let mut decoders = Decoders::new();
     let mut batch: Vec<Record> = Vec::new();
     let mut since = Instant::now();
-    let mut expiry = Expiry::due();
     loop {
-        if expiry.is_due() {
-            expiry.expire([&mut table], chrono::Utc::now().timestamp_millis(), metrics).await;
-        }
         let records = feed.poll(RECORDS_PER_TURN, TURN).await?;
         if batch.is_empty() {
             since = Instant::now();

@@ -16,7 +16,6 @@ use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::contracts::Contracts;
-use crate::expiry::Expiry;
 use crate::gate::Rates;
 use crate::generation;
 use crate::index::Index;
@@ -111,7 +110,6 @@ pub(crate) struct Pipeline {
     pub quiet: bool,
     /// A commit that failed and is tried again with the same batch; nothing is read meanwhile.
     put_off: Option<PutOff>,
-    expiry: Expiry,
     /// Before which event time the index holds nothing any more.
     index_expired_ms: i64,
     index_level: IndexLevel,
@@ -234,7 +232,6 @@ impl Pipeline {
             committed: Instant::now(),
             quiet: false,
             put_off: None,
-            expiry: Expiry::due(),
             index_expired_ms: 0,
             index_level: IndexLevel::Low,
             config,
@@ -282,7 +279,6 @@ impl Pipeline {
     /// Reads, and commits and seals where it is time.
     async fn turn(&mut self) -> Result<(), PipelineError> {
         self.keep_time().await?;
-        self.expire_tables(chrono::Utc::now().timestamp_millis()).await;
         match &self.put_off {
             Some(put_off) if !put_off.is_due() => {
                 tokio::time::sleep(TURN).await;

@@ -1,5 +1,5 @@
 //! What a pipeline does beside landing and sealing: it keeps the time of silent partitions, commits again what failed
-//! to be committed, and keeps its tables small.
+//! to be committed, and keeps its index small.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,6 @@ use flywheel_schemas::contract::Ids;
 use flywheel_schemas::wire::Kind;
 
 use super::{Pipeline, PipelineError, RETRY};
-use crate::land::Landings;
 use crate::partition::Partition;
 
 /// An idle partition gets a tick record after this time, by the broker's clock.
@@ -105,22 +104,6 @@ impl Pipeline {
             }
         }
         Ok(())
-    }
-
-    /// Once an hour.
-    pub(super) async fn expire_tables(&mut self, now_ms: i64) {
-        if self.expiry.is_due() {
-            let Landings { predictions, outcomes } = &mut self.landings;
-            let tables = [
-                &mut predictions.table,
-                &mut outcomes.table,
-                &mut self.training,
-                &mut self.revisions,
-                &mut self.unmatched,
-                &mut self.seal_log,
-            ];
-            self.expiry.expire(tables, now_ms, &self.metrics).await;
-        }
     }
 
     /// Before which event time no prediction needs the index: as far before the last open tick that is done in every

@@ -30,8 +30,9 @@ use iceberg::spec::{DataFile, TableMetadata};
 use iceberg::transaction::{ApplyTransactionAction, Transaction};
 use uuid::Uuid;
 
+use super::expire::{self, Surplus};
 use super::fence::Fence;
-use super::{Kind, Mark, Outcome, PROGRESS_KEY, Progress, Table, TableError};
+use super::{Kind, Mark, Outcome, PROGRESS_KEY, Progress, Table, TableError, manifests};
 
 /// After this long a commit answers with its last error, so that the caller can look at what else there is to do,
 /// such as shutting down, before it calls again.
@@ -194,22 +195,39 @@ impl Table {
         properties: Vec<(String, String)>,
     ) -> Result<(), TableError> {
         let failed = |error| TableError::iceberg(self.name(), "committing", error);
-        let transaction = Transaction::new(&self.state);
+        let merged = match manifests::merge(&self.state).await {
+            Ok(merged) => merged,
+            // It only is a longer list.
+            Err(error) => {
+                tracing::warn!(table = self.name(), %error, "the manifests could not be merged, trying again later");
+                None
+            }
+        };
+        let base = merged.as_ref().map_or(&self.state, |merged| &merged.base).clone();
+        let mut transaction = Transaction::new(&base);
+        if let Some(Surplus { before_ms, keep }) = Surplus::of(base.metadata()) {
+            let expire = transaction.expire_snapshots().expire_older_than_ms(before_ms).retain_last(keep);
+            transaction = expire.apply(transaction).map_err(failed)?;
+        }
         // The check for files that are there already reads every manifest; our file names never occur twice.
         let append = transaction
             .fast_append()
             .with_check_duplicate(false)
             .set_snapshot_properties(summary)
             .add_data_files(files);
-        let mut transaction = append.apply(transaction).map_err(failed)?;
+        transaction = append.apply(transaction).map_err(failed)?;
         if !properties.is_empty() {
             let update = properties
                 .into_iter()
                 .fold(transaction.update_table_properties(), |update, (key, value)| update.set(key, value));
             transaction = update.apply(transaction).map_err(failed)?;
         }
-        let fence = Fence::new(self.catalog.clone(), self.state.clone());
-        let answer = match tokio::time::timeout(ATTEMPT, transaction.commit(&fence)).await {
+        let fence = Fence::new(self.catalog.clone(), base);
+        let answer = tokio::time::timeout(ATTEMPT, transaction.commit(&fence)).await;
+        if let Some(merged) = merged {
+            expire::delete(self.state.file_io().clone(), merged.list).await;
+        }
+        let answer = match answer {
             Ok(answer) => answer.map_err(failed)?,
             Err(_) => {
                 return Err(TableError::Late {

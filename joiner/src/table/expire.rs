@@ -1,96 +1,86 @@
-//! Keeping what describes a table small.
+//! Keeping the list of snapshots short.
 //!
-//! Every commit writes the list of all snapshots anew, so that its cost grows with them. Snapshots are expired after
-//! a day, and earlier where commits are so frequent that there are more than [`SNAPSHOTS_MAX`].
+//! Every commit writes the list of all snapshots anew, catalog and joiner read it several times for it, and each snapshot
+//! has the marks of all partitions: with a thousand of them a commit took fourteen times as long as with ten. A table keeps
+//! its newest, as many as its property `history.expire.min-snapshots-to-keep` says; where there are half as many more, the
+//! next commit removes what is too much, in the same compare-and-set that adds its own snapshot. So there is no clock, no
+//! second commit and nothing that fails alone.
 //!
-//! Of the files only those are deleted that certainly nothing refers to: the manifest list of an expired snapshot,
-//! and, in catalogs without a server that does it, metadata files that the table's log no longer names. Data files
-//! and manifests go by the maintenance of other engines: a compaction of theirs decides which are left behind.
+//! Readers do not need old snapshots for the past: rows are never changed, and `as_of` tells what was known when. What
+//! branches and tags hold stays.
+//!
+//! Of the files only those are deleted that certainly nothing refers to: the manifest list of an expired snapshot, and, in
+//! catalogs without a server that does it, metadata files that the table's log no longer names. Data files and manifests go
+//! by the maintenance of other engines: a compaction of theirs decides which are left behind.
 
 use std::collections::HashSet;
 
+use futures::StreamExt as _;
+use iceberg::io::FileIO;
 use iceberg::spec::TableMetadata;
-use iceberg::transaction::{ApplyTransactionAction, Transaction};
 
-use super::fence::Fence;
-use super::{Table, TableError, schema};
+use super::{Table, schema};
 
-/// More snapshots than a day of commits every minute has, so that it binds only more frequent commits; at under one
-/// KiB each the list stays at about 2 MB.
-const SNAPSHOTS_MAX: usize = 2000;
+/// The standard property of Iceberg for what is kept, and that by which a table is not to be expired.
+const KEEP_KEY: &str = "history.expire.min-snapshots-to-keep";
+const GC_KEY: &str = "gc.enabled";
+/// Files are deleted so many at a time.
+const AT_ONCE: usize = 8;
 
-impl Table {
-    /// Expires snapshots that are older than a day at `now_ms`, or too many; the newest always stay. Answers how many
-    /// went.
-    ///
-    /// # Errors
-    /// Of the catalog. Nothing depends on it: the next call does what this one could not.
-    pub async fn expire(&mut self, now_ms: i64) -> Result<usize, TableError> {
-        self.refresh().await?;
-        match cutoff(self.state.metadata(), now_ms) {
-            Some(cutoff_ms) => self.expire_before(cutoff_ms).await,
-            None => Ok(0),
+/// What a commit is to remove.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Surplus {
+    /// Snapshots before this instant…
+    pub before_ms: i64,
+    /// …but for so many of each branch.
+    pub keep: usize,
+}
+
+impl Surplus {
+    /// None where there is not enough to be worth it.
+    pub fn of(metadata: &TableMetadata) -> Option<Surplus> {
+        let properties = metadata.properties();
+        if properties.get(GC_KEY).is_some_and(|value| value == "false") {
+            return None;
         }
-    }
-
-    /// Of the state that was loaded last.
-    pub(super) async fn expire_before(&mut self, cutoff_ms: i64) -> Result<usize, TableError> {
-        let failed = |error| TableError::iceberg(self.name(), "expiring snapshots", error);
-        let transaction = Transaction::new(&self.state);
-        let transaction = transaction
-            .expire_snapshots()
-            .expire_older_than_ms(cutoff_ms)
-            .retain_last(schema::SNAPSHOTS_MIN)
-            .apply(transaction)
-            .map_err(failed)?;
-        let fence = Fence::new(self.catalog.clone(), self.state.clone());
-        let answer = transaction.commit(&fence).await.map_err(failed)?;
-        let before = self.state.metadata_ref();
-        self.adopt(&answer)?;
-        let kept: HashSet<&str> = self.state.metadata().snapshots().map(|snapshot| snapshot.manifest_list()).collect();
-        let gone: Vec<String> = before
-            .snapshots()
-            .map(|snapshot| snapshot.manifest_list())
-            .filter(|list| !kept.contains(list))
-            .map(str::to_owned)
-            .collect();
-        for list in &gone {
-            self.delete(list).await;
+        let keep = properties.get(KEEP_KEY).and_then(|value| value.parse().ok()).filter(|keep| *keep > 0);
+        let keep = keep.unwrap_or(schema::SNAPSHOTS_KEPT);
+        if metadata.snapshots().len() < keep + keep / 2 {
+            return None;
         }
-        self.sweep(&before).await;
-        tracing::info!(table = self.name(), snapshots = gone.len(), "expired snapshots");
-        Ok(gone.len())
-    }
-
-    /// Deletes the metadata files that the present log no longer names and an earlier one did.
-    pub(super) async fn sweep(&self, before: &TableMetadata) {
-        if !self.sweeps || before.metadata_log().is_empty() {
-            return;
-        }
-        let named: HashSet<&str> =
-            self.state.metadata().metadata_log().iter().map(|entry| entry.metadata_file.as_str()).collect();
-        for entry in before.metadata_log().iter().filter(|entry| !named.contains(entry.metadata_file.as_str())) {
-            self.delete(&entry.metadata_file).await;
-        }
-    }
-
-    async fn delete(&self, file: &str) {
-        if let Err(error) = self.state.file_io().delete(file).await {
-            tracing::debug!(table = self.name(), file, %error, "an old metadata file could not be deleted");
-        }
+        let mut times: Vec<i64> = metadata.snapshots().map(|snapshot| snapshot.timestamp_ms()).collect();
+        times.sort_unstable();
+        Some(Surplus { before_ms: times[times.len() - keep], keep })
     }
 }
 
-/// Before which instant snapshots go; none where none would.
-fn cutoff(metadata: &TableMetadata, now_ms: i64) -> Option<i64> {
-    let mut times: Vec<i64> = metadata.snapshots().map(|snapshot| snapshot.timestamp_ms()).collect();
-    if times.len() <= schema::SNAPSHOTS_MIN {
-        return None;
+impl Table {
+    /// Deletes the manifest lists of the snapshots that are there no longer, and the metadata files that the present log does
+    /// not name any more.
+    pub(super) async fn sweep(&self, before: &TableMetadata) {
+        let after = self.state.metadata();
+        let mut gone: Vec<&str> = Vec::new();
+        // Snapshots only ever go: nothing is to be looked for where there are more.
+        if after.snapshots().len() <= before.snapshots().len() {
+            let kept: HashSet<&str> = after.snapshots().map(|snapshot| snapshot.manifest_list()).collect();
+            gone.extend(
+                before.snapshots().map(|snapshot| snapshot.manifest_list()).filter(|list| !kept.contains(list)),
+            );
+        }
+        if self.sweeps {
+            let named: HashSet<&str> = after.metadata_log().iter().map(|entry| entry.metadata_file.as_str()).collect();
+            let before = before.metadata_log().iter().map(|entry| entry.metadata_file.as_str());
+            gone.extend(before.filter(|file| !named.contains(file)));
+        }
+        let gone: Vec<_> = gone.into_iter().map(|file| delete(self.state.file_io().clone(), file.to_owned())).collect();
+        let mut gone = futures::stream::iter(gone).buffer_unordered(AT_ONCE);
+        while gone.next().await.is_some() {}
     }
-    times.sort_unstable();
-    let mut cutoff_ms = now_ms.saturating_sub(schema::SNAPSHOT_AGE_MS);
-    if times.len() > SNAPSHOTS_MAX {
-        cutoff_ms = cutoff_ms.max(times[times.len() - SNAPSHOTS_MAX]);
+}
+
+/// Deletes a file that nothing names.
+pub(super) async fn delete(file_io: FileIO, file: String) {
+    if let Err(error) = file_io.delete(&file).await {
+        tracing::debug!(file, %error, "a file that nothing names could not be deleted");
     }
-    (times[0] < cutoff_ms).then_some(cutoff_ms)
 }

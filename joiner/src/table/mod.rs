@@ -12,6 +12,7 @@
 //! | `writer`, `location` | rows into Parquet files by day |
 //! | `progress` | reading how far a table is |
 //! | `fence`, `commit` | landing a batch once |
+//! | `expire`, `manifests` | keeping small what describes a table, as part of its commits |
 //! | `scan` | reading back |
 //!
 //! [`TableError::kind`] says what to do about an error: [`Kind::Passing`] is worth another try with the same batch,
@@ -23,6 +24,7 @@ mod error;
 mod expire;
 mod fence;
 mod location;
+mod manifests;
 mod parquet_file;
 mod progress;
 mod scan;

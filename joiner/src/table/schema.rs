@@ -15,10 +15,9 @@ use iceberg::transaction::AddColumn;
 
 /// Files of a table that is compacted by others have this size too.
 pub(super) const TARGET_FILE_BYTES: usize = 128 * 1024 * 1024;
-/// Snapshots are kept for a day: time enough for a reader that started on one.
-pub(super) const SNAPSHOT_AGE_MS: i64 = 24 * 60 * 60 * 1000;
-/// …and this many at least, so that a table with few commits keeps a history.
-pub(super) const SNAPSHOTS_MIN: usize = 20;
+/// Snapshots that are kept: two hours of a commit a minute, which a reader that goes from snapshot to snapshot may be away.
+/// With three partitions of a topic a list of so many is some 70 KB long, with 64 some 250 KB.
+pub(super) const SNAPSHOTS_KEPT: usize = if cfg!(test) { 12 } else { 120 };
 /// Earlier metadata files that are kept; each is as long as the list of snapshots.
 const METADATA_VERSIONS: usize = 100;
 
@@ -56,8 +55,7 @@ pub(super) fn properties(spec: &table::Table, extra: &[(&str, String)]) -> HashM
         ("write.target-file-size-bytes", TARGET_FILE_BYTES.to_string()),
         ("write.metadata.previous-versions-max", METADATA_VERSIONS.to_string()),
         ("write.metadata.delete-after-commit.enabled", "true".to_owned()),
-        ("history.expire.max-snapshot-age-ms", SNAPSHOT_AGE_MS.to_string()),
-        ("history.expire.min-snapshots-to-keep", SNAPSHOTS_MIN.to_string()),
+        ("history.expire.min-snapshots-to-keep", SNAPSHOTS_KEPT.to_string()),
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into();

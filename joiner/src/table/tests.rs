@@ -1,6 +1,7 @@
 //! Against a real SQLite catalog and a real folder.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -10,6 +11,7 @@ use async_trait::async_trait;
 use flywheel_schemas::table::{self as plain, Column, ColumnType};
 use flywheel_schemas::types::Type;
 use futures::TryStreamExt as _;
+use iceberg::spec::{DataContentType, DataFileBuilder, DataFileFormat, ManifestFile};
 use iceberg::transaction::{ApplyTransactionAction, Transaction};
 use iceberg::{Error, ErrorKind, Namespace, NamespaceIdent, TableCommit, TableCreation, TableIdent};
 use tempfile::TempDir;
@@ -313,8 +315,8 @@ async fn of_two_that_carry_the_same_batch_one_lands_it() {
         }
     }
     assert_eq!(offsets(&mut tables[0], 0).await, (0..ROUNDS * 5).collect::<Vec<_>>());
-    let snapshots = tables[0].state.metadata().snapshots().len();
-    assert_eq!(snapshots, usize::try_from(ROUNDS).unwrap(), "one commit a round");
+    let commits = tables[0].state.metadata().last_sequence_number();
+    assert_eq!(commits, ROUNDS, "one commit a round");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -424,24 +426,110 @@ async fn foreign(table: &mut Table, property: Option<&str>) {
 }
 
 #[tokio::test]
-async fn expiry_keeps_the_newest_and_deletes_what_nothing_names() {
+async fn commits_keep_the_newest_snapshots_and_delete_what_nothing_names() {
     let dir = tempfile::tempdir().unwrap();
-    let mut table = warehouse(&dir).await.table(&spec(), &[]).await.unwrap();
-    for next in 0..25 {
-        table.commit(Vec::new(), &at(0, next - 1), &at(0, next), CLUSTER, &[]).await.unwrap();
-    }
-    assert_eq!(table.expire(chrono::Utc::now().timestamp_millis()).await.unwrap(), 0, "none is a day old");
+    let properties = [("history.expire.min-snapshots-to-keep", "10".to_owned())];
+    let mut table = warehouse(&dir).await.table(&spec(), &properties).await.unwrap();
     let lists = |table: &Table| -> Vec<String> {
         table.state.metadata().snapshots().map(|snapshot| snapshot.manifest_list().to_owned()).collect()
     };
-    let before = lists(&table);
-    assert_eq!(table.expire_before(i64::MAX).await.unwrap(), 5);
-    let after = lists(&table);
-    assert_eq!(after.len(), 20);
-    for list in before {
-        assert_eq!(std::path::Path::new(&list).exists(), after.contains(&list), "{list}");
+    let (mut all, mut most) = (Vec::new(), 0);
+    for next in 0..40 {
+        table.commit(Vec::new(), &at(0, next - 1), &at(0, next), CLUSTER, &[]).await.unwrap();
+        let present = lists(&table);
+        most = most.max(present.len());
+        all.extend(present.clone());
+        for list in &all {
+            assert_eq!(Path::new(list).exists(), present.contains(list), "{list}");
+        }
+        assert!(present.len() >= 10.min(next as usize + 1), "{next}");
     }
-    assert_eq!(table.progress().await.unwrap().unwrap().marks, at(0, 24));
+    assert_eq!(most, 15, "half more than are kept");
+    assert_eq!(table.progress().await.unwrap().unwrap().marks, at(0, 39));
+
+    // A person has said that nothing is to go.
+    let properties = [("gc.enabled", "false".to_owned())];
+    let mut table = warehouse(&dir).await.table(&spec(), &properties).await.unwrap();
+    let before = lists(&table).len();
+    for next in 40..60 {
+        table.commit(Vec::new(), &at(0, next - 1), &at(0, next), CLUSTER, &[]).await.unwrap();
+    }
+    assert_eq!(lists(&table).len(), before + 20);
+}
+
+#[tokio::test]
+async fn commits_merge_small_manifests_and_files_keep_who_added_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let properties = [("commit.manifest.min-count-to-merge", "5".to_owned())];
+    let mut table = warehouse(&dir).await.table(&spec(), &properties).await.unwrap();
+    let mut added = BTreeMap::new();
+    for next in 0..23 {
+        let files = write(&table, &rows(0, next..next + 1, 1)).await;
+        for file in &files {
+            added.insert(file.file_path().to_owned(), next + 1);
+        }
+        table.commit(files, &at(0, if next == 0 { -1 } else { next }), &at(0, next + 1), CLUSTER, &[]).await.unwrap();
+        let manifests = manifests(&table).await;
+        assert!(manifests.len() <= 6, "{}: {}", next, manifests.len());
+        let mut sequences = BTreeMap::new();
+        for manifest in &manifests {
+            for entry in manifest.load_manifest(table.state.file_io()).await.unwrap().entries() {
+                let sequence = entry.sequence_number().unwrap();
+                assert_eq!(entry.file_sequence_number, Some(sequence));
+                let snapshot = table.state.metadata().snapshot_by_id(entry.snapshot_id().unwrap());
+                assert!(snapshot.is_none_or(|snapshot| snapshot.sequence_number() == sequence));
+                assert!(sequences.insert(entry.file_path().to_owned(), sequence).is_none());
+            }
+        }
+        assert_eq!(sequences, added);
+    }
+    assert_eq!(offsets(&mut table, 0).await, (0..23).collect::<Vec<_>>());
+    // Of the lists that were made on the way none is left.
+    let named: BTreeSet<&str> = table.state.metadata().snapshots().map(|s| s.manifest_list()).collect();
+    for file in std::fs::read_dir(format!("{}/metadata", table.location())).unwrap() {
+        let path = file.unwrap().path().display().to_string();
+        assert!(!path.contains("-list.avro"), "{path}");
+        assert!(!path.contains("/snap-") || named.iter().any(|name| name.ends_with(&path)), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_that_is_full_is_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let properties = [("commit.manifest.min-count-to-merge", "2".to_owned())];
+    let mut table = warehouse(&dir).await.table(&spec(), &properties).await.unwrap();
+    let file = write(&table, &rows(0, 0..1, 1)).await.remove(0);
+    let mut counts = Vec::new();
+    for next in 0..8 {
+        // The same file by other names: nobody reads it here.
+        let files: Vec<DataFile> = (0..400).map(|n| renamed(&file, &format!("{next}-{n}"))).collect();
+        table.commit(files, &at(0, if next == 0 { -1 } else { next }), &at(0, next + 1), CLUSTER, &[]).await.unwrap();
+        let manifests = manifests(&table).await;
+        let files = |m: &ManifestFile| m.added_files_count.unwrap() + m.existing_files_count.unwrap();
+        counts = manifests.iter().map(files).collect();
+        assert_eq!(counts.iter().sum::<u32>(), 400 * (next as u32 + 1));
+    }
+    counts.sort_unstable();
+    assert_eq!(counts, [400, 400, 1200, 1200]);
+}
+
+async fn manifests(table: &Table) -> Vec<ManifestFile> {
+    let snapshot = table.state.metadata().current_snapshot().unwrap();
+    let list = table.state.manifest_list_reader(snapshot).load().await.unwrap();
+    list.consume_entries().into_iter().collect()
+}
+
+fn renamed(file: &DataFile, name: &str) -> DataFile {
+    DataFileBuilder::default()
+        .content(DataContentType::Data)
+        .file_path(format!("{}-{name}", file.file_path()))
+        .file_format(DataFileFormat::Parquet)
+        .partition(file.partition().clone())
+        .partition_spec_id(0)
+        .record_count(file.record_count())
+        .file_size_in_bytes(file.file_size_in_bytes())
+        .build()
+        .unwrap()
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use flywheel_schemas::{id, partition};
 use flywheel_tests::servers::{shared, skipped};
 use futures::TryStreamExt as _;
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use tokio::sync::oneshot;
@@ -316,15 +316,17 @@ async fn make_anew(servers: &str, prefix: &str) {
         for deleted in admin.delete_topics(&[&name], &AdminOptions::new()).await.unwrap() {
             deleted.unwrap();
         }
-        let topic = NewTopic::new(&name, PARTITIONS, TopicReplication::Fixed(1)).set(BY_BROKER.0, BY_BROKER.1);
         // The broker deletes after it has answered.
-        let made = async {
-            while admin.create_topics([&topic], &AdminOptions::new()).await.unwrap().remove(0).is_err() {
+        let is_there =
+            || admin.inner().fetch_metadata(None, BOUND).unwrap().topics().iter().any(|topic| topic.name() == name);
+        let gone = async {
+            while is_there() {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         };
-        tokio::time::timeout(BOUND, made).await.expect("the topic");
+        tokio::time::timeout(BOUND, gone).await.expect("the topic's end");
     }
+    make_topics(servers, prefix, "m", &[BY_BROKER]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -140,6 +140,70 @@ async fn an_alarm_is_up_while_a_source_is_dead() {
 }
 
 #[tokio::test]
+async fn a_count_that_failed_in_its_middle_is_made_anew() {
+    let mut seen = Vec::new();
+    for is_broken in [false, true] {
+        let rig = Rig::with(1, BY_RATE).await;
+        log(&rig, 0, 0, false, None).await;
+        let mut pipeline = rig.pipeline("a").await;
+        rig::read(&mut pipeline).await.unwrap();
+        pipeline.commit().await.unwrap();
+        drop(pipeline);
+        let mut pipeline = rig.pipeline("a").await;
+        if is_broken {
+            // Predictions are counted, outcomes cannot be.
+            let outcomes = rig.files("m_outcomes", ".parquet");
+            assert!(!outcomes.is_empty());
+            for file in &outcomes {
+                std::fs::rename(file, file.with_extension("away")).unwrap();
+            }
+            assert!(pipeline.seal().await.is_err());
+            for file in &outcomes {
+                std::fs::rename(file.with_extension("away"), file).unwrap();
+            }
+        }
+        rig.run(&mut pipeline).await;
+        assert_eq!(rig.rows("m_training").await.len(), 480);
+        let bars = rig.rows("seal_log").await;
+        seen.push(bars.into_iter().map(|bar| (text(&bar["cause"]), bar["closed_through"].clone())).collect::<Vec<_>>());
+    }
+    assert_eq!(seen[0], seen[1]);
+}
+
+#[tokio::test]
+async fn a_label_that_a_later_contract_gates_is_counted_from_before_it_on() {
+    let first = BY_RATE.replace(", gate: {rate: 0.5}", "").replace(
+        "labels:\n",
+        "labels:\n  seen: {type: boolean, window: 20m, lateness: 15m, aggregate: any, gate: {rate: 0.001}}\n",
+    );
+    let second =
+        first.replace("version: 1", "version: 2").replace("default: false", "default: false, gate: {rate: 0.5}");
+    let mut rig = Rig::with(1, &first).await;
+    let mut pipeline = rig.pipeline("a").await;
+    for minute in (0..=100).step_by(5) {
+        let now = START + minute * MINUTE;
+        if minute == 50 {
+            rig.run(&mut pipeline).await;
+            rig.register(&second).await;
+        }
+        rig.tick(now).await;
+        for n in 0..8 {
+            let id = rig.predict(n, now, now + 1, 1.0).await;
+            rig.state_late(&format!("e-{id}"), &id, now, now + 2, &[("label.won", Scalar::Boolean(true))]).await;
+        }
+        if minute >= 50 {
+            let mut values = rig::prediction(&Rig::id(9, now), now, 1.0);
+            values[2].1 = Scalar::Int(2);
+            let value = rig.encode(Kind::Predictions, 2, &values);
+            rig.append(Kind::Predictions, 0, now + 3, Some(&value), &[]).await;
+        }
+    }
+    rig.run(&mut pipeline).await;
+    assert_eq!(pipeline.rates.of(0).and_then(|counts| counts.version(START + 100 * MINUTE)), Some(2));
+    assert_eq!(causes(&rig).await.get("rate:won"), None, "its source was never silent");
+}
+
+#[tokio::test]
 async fn what_is_no_gate_record_is_a_dead_letter() {
     let rig = Rig::with(1, BY_REPORT).await;
     rig.tick(START).await;

@@ -2,6 +2,7 @@
 //! pipeline is taken through its turns one by one.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -297,6 +298,22 @@ impl Rig {
         };
         rows.sort_by_key(place);
         rows
+    }
+
+    /// The files of a table whose name ends so.
+    pub fn files(&self, table: &str, end: &str) -> Vec<PathBuf> {
+        let mut folders = vec![self.dir.path().join("warehouse/flywheel").join(table)];
+        let mut files = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false => files.extend(path.to_str().unwrap().ends_with(end).then_some(path)),
+                }
+            }
+        }
+        files
     }
 
     /// How many of the ids 0 to 19 of an instant belong to a partition.

@@ -1,33 +1,11 @@
 //! Commits that fail for a while, tables that grow, topics that stand still.
 
-use std::path::PathBuf;
-
 use sqlx::Connection as _;
 
 use super::rig::{MINUTE, Rig, START, read};
 use super::*;
 
 const DAY_MS: i64 = 24 * 60 * MINUTE;
-
-/// The files below a folder whose name ends so.
-fn files(folder: &std::path::Path, end: &str) -> usize {
-    let mut folders = vec![folder.to_owned()];
-    let mut count = 0;
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => folders.push(path),
-                false => count += usize::from(path.to_str().unwrap().ends_with(end)),
-            }
-        }
-    }
-    count
-}
-
-fn table(rig: &Rig, name: &str) -> PathBuf {
-    rig.dir.path().join("warehouse/flywheel").join(name)
-}
 
 /// Lets the catalog refuse every commit to a table, or no more.
 async fn execute(rig: &Rig, statement: &str) {
@@ -75,7 +53,7 @@ async fn a_commit_that_fails_is_tried_again_with_the_same_batch_and_the_same_fil
     rig.predict(2, t, START + 90 * MINUTE, 1.0).await;
     turn_now(&mut pipeline).await.unwrap();
     assert_eq!(pipeline.partitions[&0].predictions.read, before);
-    assert_eq!(files(&table(&rig, "m_outcomes"), ".parquet"), 1);
+    assert_eq!(rig.files("m_outcomes", ".parquet").len(), 1);
 
     bring_back(&rig, "m_outcomes").await;
     turn_now(&mut pipeline).await.unwrap();
@@ -89,7 +67,7 @@ async fn a_commit_that_fails_is_tried_again_with_the_same_batch_and_the_same_fil
     turn_now(&mut pipeline).await.unwrap();
     assert!(pipeline.put_off.is_none());
     for name in ["m_outcomes", "m_predictions"] {
-        assert_eq!((rig.rows(name).await.len(), files(&table(&rig, name), ".parquet")), (1, 1), "{name}");
+        assert_eq!((rig.rows(name).await.len(), rig.files(name, ".parquet").len()), (1, 1), "{name}");
     }
     let rows = rig.rows("m_training").await;
     assert_eq!((rows.len(), rows[0]["label_won"].as_str()), (1, "Boolean(true)"));
@@ -114,39 +92,22 @@ async fn a_batch_that_is_not_committed_for_half_a_day_is_given_up() {
 }
 
 #[tokio::test]
-async fn old_snapshots_of_all_tables_go_once_an_hour() {
+async fn what_describes_a_table_stays_small() {
     let rig = Rig::new(1).await;
     let mut pipeline = rig.pipeline("a").await;
-    for minute in (0..25 * 5).step_by(5) {
-        rig.tick(START + minute * MINUTE).await;
-        // A gap each, so that the seal log grows too.
+    for minute in (0..60 * 5).step_by(5) {
+        let now = START + minute * MINUTE;
+        rig.tick(now).await;
+        let id = rig.predict(1, now, now, 1.0).await;
+        rig.state(&id, &id, now, &[("label.won", flywheel_schemas::contract::Scalar::Boolean(true))]).await;
         rig.run(&mut pipeline).await;
     }
-    let names = ["m_predictions", "m_outcomes", "m_training"];
-    let lists = |name: &str| files(&table(&rig, name), ".avro");
-    let before = names.map(lists);
-    assert!(pipeline.expiry.is_due());
-    let now_ms = chrono::Utc::now().timestamp_millis();
-    pipeline.expire_tables(now_ms).await;
-    assert!(!pipeline.expiry.is_due());
-    assert_eq!(names.map(lists), before, "none is a day old");
-    pipeline.expire_tables(now_ms + 2 * DAY_MS).await;
-    assert_eq!(names.map(lists), before, "it is not due");
-    // A failure harms nothing else and is not tried again before the next hour.
-    take_away(&rig, "m_training").await;
-    pipeline.expiry = crate::expiry::Expiry::due();
-    pipeline.expire_tables(now_ms + 2 * DAY_MS).await;
-    assert_eq!(rig.metric("expiry_failures_total{table=\"m_training\"}"), 1.0);
-    assert!(!pipeline.expiry.is_due());
-    assert!(before.iter().all(|lists| *lists > 20), "{before:?}");
-    assert_eq!(names.map(lists), [20, 20, before[2]]);
-    bring_back(&rig, "m_training").await;
-    pipeline.expiry = crate::expiry::Expiry::due();
-    pipeline.expire_tables(now_ms + 2 * DAY_MS).await;
-    assert_eq!(names.map(lists), [20; 3]);
-    rig.tick(START + 125 * MINUTE).await;
-    rig.run(&mut pipeline).await;
-    assert_eq!(pipeline.partitions[&0].done_ms, Some(START + 125 * MINUTE));
+    for name in ["m_predictions", "m_outcomes", "m_training"] {
+        let lists = rig.files(name, ".avro").iter().filter(|path| path.to_str().unwrap().contains("/snap-")).count();
+        assert!((10..=20).contains(&lists), "{name}: {lists}");
+    }
+    assert_eq!(rig.rows("m_predictions").await.len(), 60);
+    assert_eq!(pipeline.partitions[&0].done_ms, Some(START + 295 * MINUTE));
 }
 
 #[tokio::test]
