@@ -239,7 +239,7 @@ impl Table {
         };
         let before = self.state.metadata_ref();
         self.adopt(&answer)?;
-        self.sweep(&before).await;
+        self.sweep(&before, Instant::now()).await;
         Ok(())
     }
 }

@@ -9,11 +9,13 @@
 //! Readers do not need old snapshots for the past: rows are never changed, and `as_of` tells what was known when. What
 //! branches and tags hold stays.
 //!
-//! Of the files only those are deleted that certainly nothing refers to: the manifest list of an expired snapshot, and, in
-//! catalogs without a server that does it, metadata files that the table's log no longer names. Data files and manifests go
-//! by the maintenance of other engines: a compaction of theirs decides which are left behind.
+//! Of the files only those are deleted that certainly nothing refers to: the manifest list of a snapshot that was expired a
+//! day ago, and, in catalogs without a server that does it, metadata files that the table's log no longer names. What is to be
+//! deleted is remembered by the handle that expired it; the lists that it leaves behind at its end, and data files and
+//! manifests, go by the maintenance of other engines (`remove_orphan_files`).
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use iceberg::io::FileIO;
@@ -24,6 +26,11 @@ use super::{Table, schema};
 /// The standard property of Iceberg for what is kept, and that by which a table is not to be expired.
 const KEEP_KEY: &str = "history.expire.min-snapshots-to-keep";
 const GC_KEY: &str = "gc.enabled";
+/// So long after it was expired, a snapshot may still be read by who has loaded the table while it was there: a notebook,
+/// say, in which somebody goes on in the afternoon.
+const LIST_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// A day of a commit each 17 s; each is a name of some 150 bytes.
+const LISTS_MAX: usize = 5_000;
 /// Files are deleted so many at a time.
 const AT_ONCE: usize = 8;
 
@@ -54,25 +61,44 @@ impl Surplus {
     }
 }
 
+/// Manifest lists of expired snapshots, and since when they are that.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Expired {
+    lists: VecDeque<(Instant, String)>,
+}
+
+impl Expired {
+    fn add(&mut self, list: &str, now: Instant) {
+        self.lists.push_back((now, list.to_owned()));
+        if self.lists.len() > LISTS_MAX {
+            self.lists.pop_front();
+        }
+    }
+
+    /// Those that no reader comes back to.
+    fn take_old(&mut self, now: Instant) -> Vec<String> {
+        let old = self.lists.partition_point(|(since, _)| now.duration_since(*since) >= LIST_AGE);
+        self.lists.drain(..old).map(|(_, list)| list).collect()
+    }
+}
+
 impl Table {
-    /// Deletes the manifest lists of the snapshots that are there no longer, and the metadata files that the present log does
-    /// not name any more.
-    pub(super) async fn sweep(&self, before: &TableMetadata) {
+    /// Deletes what is not named any more: metadata files at once, the manifest lists of expired snapshots when they are old.
+    pub(super) async fn sweep(&mut self, before: &TableMetadata, now: Instant) {
         let after = self.state.metadata();
-        let mut gone: Vec<&str> = Vec::new();
-        // Snapshots only ever go: nothing is to be looked for where there are more.
+        // Where there is one more, none has gone.
         if after.snapshots().len() <= before.snapshots().len() {
             let kept: HashSet<&str> = after.snapshots().map(|snapshot| snapshot.manifest_list()).collect();
-            gone.extend(
-                before.snapshots().map(|snapshot| snapshot.manifest_list()).filter(|list| !kept.contains(list)),
-            );
+            let lists = before.snapshots().map(|snapshot| snapshot.manifest_list());
+            lists.filter(|list| !kept.contains(list)).for_each(|list| self.expired.add(list, now));
         }
+        let mut gone = self.expired.take_old(now);
         if self.sweeps {
             let named: HashSet<&str> = after.metadata_log().iter().map(|entry| entry.metadata_file.as_str()).collect();
             let before = before.metadata_log().iter().map(|entry| entry.metadata_file.as_str());
-            gone.extend(before.filter(|file| !named.contains(file)));
+            gone.extend(before.filter(|file| !named.contains(file)).map(str::to_owned));
         }
-        let gone: Vec<_> = gone.into_iter().map(|file| delete(self.state.file_io().clone(), file.to_owned())).collect();
+        let gone: Vec<_> = gone.into_iter().map(|file| delete(self.state.file_io().clone(), file)).collect();
         let mut gone = futures::stream::iter(gone).buffer_unordered(AT_ONCE);
         while gone.next().await.is_some() {}
     }

@@ -44,6 +44,7 @@ use iceberg::{Catalog, Runtime};
 pub use catalog::{CatalogConfig, Warehouse};
 pub use commit::Properties;
 pub use error::{Kind, TableError};
+use expire::Expired;
 pub use iceberg::spec::DataFile;
 pub use parquet_file::read as parquet;
 pub use progress::{KEY as PROGRESS_KEY, Mark, Progress};
@@ -68,12 +69,13 @@ pub struct Table {
     arrow: SchemaRef,
     /// Whether nobody but the writers deletes old metadata files (a REST server does it itself).
     sweeps: bool,
+    expired: Expired,
 }
 
 impl Table {
     fn new(catalog: Arc<dyn Catalog>, state: iceberg::table::Table, sweeps: bool) -> Result<Table, TableError> {
         let arrow = arrow_schema(&state)?;
-        Ok(Table { catalog, state, arrow, sweeps })
+        Ok(Table { catalog, state, arrow, sweeps, expired: Expired::default() })
     }
 
     /// Without the namespace.
@@ -104,6 +106,11 @@ impl Table {
     /// The snapshot that is read, none for a table without one.
     pub fn snapshot_id(&self) -> Option<i64> {
         self.state.metadata().current_snapshot_id()
+    }
+
+    /// How many snapshots there are to read.
+    pub fn snapshot_count(&self) -> usize {
+        self.state.metadata().snapshots().len()
     }
 
     /// Loads the table's present state from the catalog.

@@ -103,8 +103,8 @@ async fn what_describes_a_table_stays_small() {
         rig.run(&mut pipeline).await;
     }
     for name in ["m_predictions", "m_outcomes", "m_training"] {
-        let lists = rig.files(name, ".avro").iter().filter(|path| path.to_str().unwrap().contains("/snap-")).count();
-        assert!((10..=20).contains(&lists), "{name}: {lists}");
+        let table = rig.shared.warehouse.load(name).await.unwrap().unwrap();
+        assert!((12..=18).contains(&table.snapshot_count()), "{name}");
     }
     assert_eq!(rig.rows("m_predictions").await.len(), 60);
     assert_eq!(pipeline.partitions[&0].done_ms, Some(START + 295 * MINUTE));
