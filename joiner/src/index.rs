@@ -175,16 +175,16 @@ impl Index {
     ///
     /// # Errors
     /// Of the disk.
-    pub fn apply(&self, rows: &[(String, Statement)], stamp: &BTreeMap<i32, i64>) -> Result<(), IndexError> {
+    pub fn apply(&self, rows: Vec<(String, Statement)>, stamp: &BTreeMap<i32, i64>) -> Result<(), IndexError> {
         let mut batch = self.database.batch();
         let oldest = match self.expired_before_ms()? {
             0 => Vec::new(),
             before_ms => start_of(before_ms),
         };
-        for (prediction_id, statement) in rows.iter().filter(|(id, _)| id.as_bytes() >= oldest.as_slice()) {
+        for (prediction_id, statement) in rows.into_iter().filter(|(id, _)| id.as_bytes() >= oldest.as_slice()) {
             let refused = |reason| IndexError::Statement { prediction_id: prediction_id.clone(), reason };
-            let key = key(prediction_id, statement).ok_or_else(|| refused("its coordinates are negative"))?;
-            let value = postcard::to_stdvec(statement).map_err(|_| refused("it cannot be encoded"))?;
+            let key = key(&prediction_id, &statement).ok_or_else(|| refused("its coordinates are negative"))?;
+            let value = postcard::to_stdvec(&statement).map_err(|_| refused("it cannot be encoded"))?;
             batch.insert(&self.rows, key, value);
         }
         let mut merged = self.stamp()?;

@@ -41,7 +41,7 @@ fn offsets(index: &Index, id: &str, before_ms: i64) -> Vec<i64> {
 fn gives_what_is_known_before_a_tick_in_order_of_ingest() {
     let dir = tempfile::tempdir().unwrap();
     let index = Index::open(dir.path(), "t").unwrap();
-    index.apply(&[row("a", 20, 2), row("a", 10, 1), row("b", 5, 0), row("a", 30, 3)], &BTreeMap::new()).unwrap();
+    index.apply(vec![row("a", 20, 2), row("a", 10, 1), row("b", 5, 0), row("a", 30, 3)], &BTreeMap::new()).unwrap();
     assert_eq!(offsets(&index, "a", 30), [1, 2]);
     assert_eq!(offsets(&index, "a", i64::MAX), [1, 2, 3]);
     assert_eq!(offsets(&index, "a", 10), [0i64; 0]);
@@ -55,7 +55,7 @@ fn ids_that_begin_alike_are_kept_apart() {
     let index = Index::open(dir.path(), "t").unwrap();
     let ids = ["", "a", "ab", "a\0", "a\0\0", "a\0b", "a\u{7f}"];
     for (offset, id) in (0..).zip(ids) {
-        index.apply(&[row(id, 7, offset)], &BTreeMap::new()).unwrap();
+        index.apply(vec![row(id, 7, offset)], &BTreeMap::new()).unwrap();
     }
     for (offset, id) in (0..).zip(ids) {
         assert_eq!(offsets(&index, id, i64::MAX), [offset], "{id:?}");
@@ -72,7 +72,7 @@ fn a_walk_finds_what_look_ups_find() {
     for (n, id) in (0_i64..).zip(&ids).filter(|(n, _)| n % 3 != 0) {
         rows.extend((0..n % 4 + 1).map(|copy| row(id, 10 + copy, 10 * n + copy)));
     }
-    index.apply(&rows, &BTreeMap::new()).unwrap();
+    index.apply(rows.clone(), &BTreeMap::new()).unwrap();
     // Neighbours, some of which have nothing; then far apart; then one past the end.
     let near = ids[..100].iter();
     let far = ids[100..].iter().step_by(97);
@@ -94,8 +94,8 @@ fn a_walk_finds_what_look_ups_find() {
 fn survives_closing_with_its_stamp() {
     let dir = tempfile::tempdir().unwrap();
     let index = Index::open(dir.path(), "t").unwrap();
-    index.apply(&[row("a", 1, 0)], &BTreeMap::from([(0, 1), (3, 9)])).unwrap();
-    index.apply(&[row("a", 2, 1)], &BTreeMap::from([(0, 2)])).unwrap();
+    index.apply(vec![row("a", 1, 0)], &BTreeMap::from([(0, 1), (3, 9)])).unwrap();
+    index.apply(vec![row("a", 2, 1)], &BTreeMap::from([(0, 2)])).unwrap();
     drop(index);
     let index = Index::open(dir.path(), "t").unwrap();
     assert_eq!(index.stamp().unwrap(), BTreeMap::from([(0, 2), (3, 9)]));
@@ -107,7 +107,7 @@ fn survives_closing_with_its_stamp() {
 fn of_another_table_is_begun_anew() {
     let dir = tempfile::tempdir().unwrap();
     let index = Index::open(dir.path(), "t").unwrap();
-    index.apply(&[row("a", 1, 0)], &BTreeMap::from([(0, 1)])).unwrap();
+    index.apply(vec![row("a", 1, 0)], &BTreeMap::from([(0, 1)])).unwrap();
     drop(index);
     let index = Index::open(dir.path(), "another").unwrap();
     assert_eq!(index.stamp().unwrap(), BTreeMap::new());
@@ -118,12 +118,12 @@ fn of_another_table_is_begun_anew() {
 fn damaged_is_begun_anew() {
     let dir = tempfile::tempdir().unwrap();
     let index = Index::open(dir.path(), "t").unwrap();
-    index.apply(&[row("a", 1, 0)], &BTreeMap::from([(0, 1)])).unwrap();
+    index.apply(vec![row("a", 1, 0)], &BTreeMap::from([(0, 1)])).unwrap();
     drop(index);
     damage(dir.path());
     let index = Index::open(dir.path(), "t").unwrap();
     assert_eq!(index.stamp().unwrap(), BTreeMap::new());
-    index.apply(&[row("a", 1, 0)], &BTreeMap::from([(0, 1)])).unwrap();
+    index.apply(vec![row("a", 1, 0)], &BTreeMap::from([(0, 1)])).unwrap();
     assert_eq!(offsets(&index, "a", 9), [0]);
 }
 
@@ -145,7 +145,7 @@ fn damage(dir: &Path) {
 fn in_use_is_not_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let index = Index::open(dir.path(), "t").unwrap();
-    index.apply(&[row("a", 1, 0)], &BTreeMap::from([(0, 1)])).unwrap();
+    index.apply(vec![row("a", 1, 0)], &BTreeMap::from([(0, 1)])).unwrap();
     assert!(matches!(Index::open(dir.path(), "t"), Err(IndexError::InUse { .. })));
     assert_eq!(offsets(&index, "a", 9), [0]);
 }
@@ -154,7 +154,7 @@ fn in_use_is_not_deleted() {
 fn cleared_is_empty() {
     let dir = tempfile::tempdir().unwrap();
     let index = Index::open(dir.path(), "t").unwrap();
-    index.apply(&[row("a", 1, 0)], &BTreeMap::from([(0, 1)])).unwrap();
+    index.apply(vec![row("a", 1, 0)], &BTreeMap::from([(0, 1)])).unwrap();
     index.clear().unwrap();
     assert_eq!(index.stamp().unwrap(), BTreeMap::new());
     assert_eq!(offsets(&index, "a", 9), [0i64; 0]);
@@ -168,7 +168,7 @@ fn expires_by_the_time_in_minted_ids() {
         |at_ms: u64| uuid::Builder::from_unix_timestamp_millis(at_ms, &[7; 10]).into_uuid().hyphenated().to_string();
     let base = 1_357_034_400_000;
     let rows: Vec<_> = (0..10).map(|n| row(&id(base + n), 9, i64::try_from(n).unwrap())).collect();
-    index.apply(&rows, &BTreeMap::new()).unwrap();
+    index.apply(rows.clone(), &BTreeMap::new()).unwrap();
     let before_ms = i64::try_from(base + 4).unwrap();
     assert_eq!(index.expired_before_ms().unwrap(), 0);
     assert!(index.expire(before_ms).unwrap());
@@ -177,7 +177,7 @@ fn expires_by_the_time_in_minted_ids() {
     // Neither an earlier call nor a late statement brings anything back.
     assert!(index.expire(before_ms - 3).unwrap());
     assert_eq!(index.expired_before_ms().unwrap(), before_ms);
-    index.apply(&[row(&id(base + 3), 9, 20), row(&id(base + 4), 9, 21)], &BTreeMap::new()).unwrap();
+    index.apply(vec![row(&id(base + 3), 9, 20), row(&id(base + 4), 9, 21)], &BTreeMap::new()).unwrap();
     assert_eq!(offsets(&index, &id(base + 3), i64::MAX), [0i64; 0]);
     assert_eq!(offsets(&index, &id(base + 4), i64::MAX), [4, 21]);
 }
@@ -188,7 +188,7 @@ fn expires_in_steps() {
     let index = Index::open(dir.path(), "t").unwrap();
     let id = |n: usize| id::from_parts(i64::try_from(n).unwrap(), [7; 10]).to_string();
     let rows: Vec<_> = (0..EXPIRE_MAX + 1).map(|n| row(&id(n), 9, 1)).collect();
-    index.apply(&rows, &BTreeMap::new()).unwrap();
+    index.apply(rows.clone(), &BTreeMap::new()).unwrap();
     let all = i64::try_from(rows.len()).unwrap();
     assert!(!index.expire(all).unwrap());
     assert_eq!(index.rows.len().unwrap(), 1);
@@ -203,8 +203,8 @@ fn ids_of_a_span_are_those_with_something_known_before_its_end() {
     let minted = |ms: i64, n: u8| id::from_parts(ms, [n; 10]).to_string();
     let ids = [minted(100, 1), minted(100, 2), minted(199, 3), minted(200, 4)];
     let rows: Vec<_> = ids.iter().enumerate().map(|(n, id)| row(id, 1000 + n as i64, n as i64)).collect();
-    index.apply(&rows, &BTreeMap::new()).unwrap();
-    index.apply(&[row(&ids[0], 2000, 9)], &BTreeMap::new()).unwrap();
+    index.apply(rows.clone(), &BTreeMap::new()).unwrap();
+    index.apply(vec![row(&ids[0], 2000, 9)], &BTreeMap::new()).unwrap();
     assert_eq!(index.ids(100, 200, i64::MAX).unwrap(), ids[..3]);
     assert_eq!(index.ids(101, 201, i64::MAX).unwrap(), ids[2..]);
     assert_eq!(index.ids(100, 201, 1001).unwrap(), ids[..1], "what is ingested later is not known");

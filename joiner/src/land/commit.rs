@@ -76,17 +76,17 @@ impl Pipeline {
         };
         match landing.table.commit(files, &from, &to, &self.cluster, &said).await? {
             Outcome::Committed => {
-                if kind == Kind::Outcomes {
-                    let stamp: BTreeMap<i32, i64> = to.iter().map(|(number, mark)| (*number, mark.next)).collect();
-                    self.index.apply(&landing.statements, &stamp)?;
-                }
-                self.metrics.committed(
-                    &self.model,
-                    landing.table.name(),
-                    landing.batches.iter().map(RecordBatch::num_rows).sum(),
-                );
+                let rows = landing.batches.iter().map(RecordBatch::num_rows).sum();
+                self.metrics.committed(&self.model, landing.table.name(), rows);
                 self.count_committed(kind)?;
-                self.landings.get_mut(kind).clear();
+                let landing = self.landings.get_mut(kind);
+                let statements = std::mem::take(&mut landing.statements);
+                // The rows go before the index takes memory for the statements.
+                landing.clear();
+                if kind == Kind::Outcomes {
+                    let stamp = to.iter().map(|(number, mark)| (*number, mark.next)).collect();
+                    self.index.apply(statements, &stamp)?;
+                }
                 for (number, mark) in to {
                     if let Some(part) = self.partitions.get_mut(&number) {
                         part.side_mut(kind).landed = Some(mark);

@@ -212,10 +212,10 @@ impl Pipeline {
                     statement.partition == *number && (from..mark.next).contains(&statement.offset)
                 });
                 // Only the last batch may move the stamp: before it the partition is not whole.
-                self.index.apply(&statements, &BTreeMap::new())?;
+                self.index.apply(statements, &BTreeMap::new())?;
             }
             drop(stream);
-            self.index.apply(&[], &BTreeMap::from([(*number, mark.next)]))?;
+            self.index.apply(Vec::new(), &BTreeMap::from([(*number, mark.next)]))?;
             self.metrics.caught_up(&self.model, *number, mark.next - from);
         }
         Ok(())

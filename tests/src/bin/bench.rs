@@ -6,6 +6,10 @@ use clap::Parser;
 use flywheel_tests::bench::{AREAS, Bar, Measure, sidecar};
 use serde_json::json;
 
+/// That of the joiner.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 struct Arguments {
     /// The area to measure, or `all`.
