@@ -43,15 +43,17 @@ impl Side {
     }
 }
 
-/// A table whose ticks follow those of the training table.
+/// A table that goes from tick to tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Follower {
+pub(crate) enum Ticked {
+    Training,
     Revisions,
     Unmatched,
 }
 
-impl Follower {
-    pub const ALL: [Follower; 2] = [Follower::Revisions, Follower::Unmatched];
+impl Ticked {
+    /// Those whose ticks follow those of the training table.
+    pub const FOLLOWERS: [Ticked; 2] = [Ticked::Revisions, Ticked::Unmatched];
 }
 
 #[derive(Debug, Clone)]
@@ -68,23 +70,26 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
-    pub fn followed_ms(&self, follower: Follower) -> Option<i64> {
-        match follower {
-            Follower::Revisions => self.revised_ms,
-            Follower::Unmatched => self.unmatched_ms,
+    /// The last tick that a table has recorded as done.
+    pub fn tick_of(&self, table: Ticked) -> Option<i64> {
+        match table {
+            Ticked::Training => self.done_ms,
+            Ticked::Revisions => self.revised_ms,
+            Ticked::Unmatched => self.unmatched_ms,
         }
     }
 
-    pub fn followed_ms_mut(&mut self, follower: Follower) -> &mut Option<i64> {
-        match follower {
-            Follower::Revisions => &mut self.revised_ms,
-            Follower::Unmatched => &mut self.unmatched_ms,
+    pub fn set_tick(&mut self, table: Ticked, tick_ms: Option<i64>) {
+        match table {
+            Ticked::Training => self.done_ms = tick_ms,
+            Ticked::Revisions => self.revised_ms = tick_ms,
+            Ticked::Unmatched => self.unmatched_ms = tick_ms,
         }
     }
 
     /// Whether a table that follows the training table has not recorded all of its ticks.
     pub fn is_followed_late(&self) -> bool {
-        Follower::ALL.iter().any(|follower| self.followed_ms(*follower) < self.done_ms)
+        Ticked::FOLLOWERS.iter().any(|table| self.tick_of(*table) < self.done_ms)
     }
 
     /// The last tick that is done in all three tables.

@@ -14,6 +14,7 @@
 //! All ticks that are ready are one join, one file and one commit, over all partitions of this joiner. The commit's
 //! compare-and-set is on the last tick done of each partition, so no two joiners seal a tick.
 
+mod commit;
 mod copies;
 mod join;
 
@@ -24,9 +25,9 @@ use flywheel_schemas::contract::Contract;
 use futures::TryStreamExt;
 
 use crate::label::Statement;
-use crate::partition::Partition;
+use crate::partition::{Partition, Ticked};
 use crate::pipeline::{Pipeline, PipelineError};
-use crate::table::{Mark, Outcome, Predicate};
+use crate::table::Predicate;
 use copies::Conflicts;
 pub(crate) use copies::{Copies, Copy, Seen};
 
@@ -284,54 +285,15 @@ impl Pipeline {
         }
         let Slice { due, conflicts, .. } = slice;
         let files = writer.close().await?;
-        let from: BTreeMap<i32, Mark> = spans
-            .keys()
-            .filter_map(|number| Some((*number, tick_mark(self.partitions.get(number)?.done_ms))))
-            .collect();
-        let to: BTreeMap<i32, Mark> =
-            spans.iter().map(|(number, span)| (*number, tick_mark(Some(span.through)))).collect();
-        let complete = self.partition_count;
-        let properties = move |marks: &BTreeMap<i32, Mark>| complete_through(marks, complete);
-        match self.training.commit_with(files, &from, &to, &self.cluster, &properties).await? {
-            Outcome::Committed => {
-                for (number, span) in spans {
-                    if let Some(part) = self.partitions.get_mut(number) {
-                        part.done_ms = Some(span.through);
-                    }
-                    self.metrics.sealed_through(&self.model, *number, span.through);
-                }
-                self.metrics.committed(&self.model, self.training.name(), due.len());
-                if let Some(example) = &conflicts.example {
-                    self.metrics.conflicting_duplicates(&self.model, conflicts.count, example);
-                }
-                Ok(true)
+        let is_committed = self.commit_ticks(Ticked::Training, spans, files, due.len()).await?;
+        if is_committed {
+            for (number, span) in spans {
+                self.metrics.sealed_through(&self.model, *number, span.through);
             }
-            Outcome::Fenced(recorded) => {
-                Pipeline::check_forward(&self.training, &from, &recorded)?;
-                self.metrics.fenced(&self.model, self.training.name());
-                for number in spans.keys() {
-                    if let Some(part) = self.partitions.get_mut(number) {
-                        part.done_ms = recorded.get(number).and_then(|mark| mark.known()).map(|mark| mark.next);
-                    }
-                }
-                Ok(false)
+            if let Some(example) = &conflicts.example {
+                self.metrics.conflicting_duplicates(&self.model, conflicts.count, example);
             }
         }
+        Ok(is_committed)
     }
-}
-
-/// What the training table records of a partition: the last tick done.
-pub(crate) fn tick_mark(tick_ms: Option<i64>) -> Mark {
-    tick_ms.map_or(Mark::NONE, |tick| Mark { next: tick, time_ms: tick })
-}
-
-/// The property that tells a scheduler how far the table is complete: the least tick done over all partitions, as
-/// RFC 3339; none while a partition has none.
-pub(crate) fn complete_through(marks: &BTreeMap<i32, Mark>, partitions: i32) -> Vec<(String, String)> {
-    if marks.len() < usize::try_from(partitions).unwrap_or(usize::MAX) {
-        return Vec::new();
-    }
-    let least = marks.values().map(|mark| mark.next).min();
-    let text = least.and_then(chrono::DateTime::from_timestamp_millis).map(|time| time.to_rfc3339());
-    text.map(|text| (crate::pipeline::COMPLETE_THROUGH.to_owned(), text)).into_iter().collect()
 }
