@@ -17,7 +17,7 @@
 //! and what is old is one range.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
@@ -25,6 +25,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use flywheel_schemas::id;
 
 use crate::label::Statement;
+use crate::map::HashMap;
 
 /// Blocks that are kept in memory. Look-ups follow the order of ids closely, so that little is read twice.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
@@ -223,7 +224,7 @@ impl Index {
         mut wanted: Vec<(&'a str, i64)>,
         max: usize,
     ) -> Result<HashMap<&'a str, Vec<Statement>>, IndexError> {
-        let mut found: HashMap<&str, Vec<Statement>> = HashMap::new();
+        let mut found: HashMap<&str, Vec<Statement>> = HashMap::default();
         wanted.sort_unstable_by_key(|(id, before_ms)| (*id, std::cmp::Reverse(*before_ms)));
         wanted.dedup_by_key(|(id, _)| *id);
         let mut left = wanted.as_slice();

@@ -32,6 +32,7 @@ mod gate;
 mod side;
 pub mod completeness;
 mod admin;
+mod map;
 mod metrics;
 pub mod commands;
 

@@ -1,6 +1,6 @@
 //! Reading what a span of ticks may concern: statements by when they were ingested, predictions by id.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{Array as _, Int32Array, StringArray, TimestampMicrosecondArray};
 use flywheel_schemas::contract::Ids;
@@ -9,6 +9,7 @@ use futures::TryStreamExt;
 
 use crate::label::{SERVED, Statement};
 use crate::letters::column;
+use crate::map::HashMap;
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::seal::{Copies, EARLIEST_MS, IDS_PER_SCAN, Seen, Span};
 use crate::table::Predicate;

@@ -4,6 +4,7 @@
 //! one of its labels closed. So those predictions alone are looked at: of which a statement was ingested in the span, and
 //! those of which a label other than the one that seals it closed in the span.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::decode::LabelColumns;
 use crate::label::{self, LabelState, Statement};
 use crate::partition::Partition;
 use crate::pipeline::{Pipeline, PipelineError};
-use crate::seal::{Copy, EARLIEST_MS, Span};
+use crate::seal::{Copy, EARLIEST_MS, Id, Span};
 
 /// Rows of a batch.
 const ROWS_PER_BATCH: usize = 8192;
@@ -69,16 +70,18 @@ impl Pipeline {
     }
 
     async fn revise(&self, spans: &BTreeMap<i32, Span>, found: &Found) -> Result<Vec<RecordBatch>, PipelineError> {
-        let mut firsts: Vec<(&str, &Copy)> = found.seen.firsts().collect();
+        let mut firsts: Vec<(&Id, &Copy)> = found.seen.firsts().collect();
         firsts.sort_unstable_by_key(|(id, first)| (first.event_ms, *id));
         let mut rows = Rows::new(self);
         let mut batches = Vec::new();
         for firsts in firsts.chunks(ROWS_PER_BATCH) {
             let ready = |copy: &Copy| spans.get(&copy.partition).and_then(|span| span.ready).unwrap_or(EARLIEST_MS);
-            let ids: Vec<(&str, i64)> = firsts.iter().map(|(id, first)| (*id, ready(first))).collect();
-            let statements = self.statements_about(&ids, self.outcomes_max).await?;
-            for (id, first) in firsts {
-                let statements = statements.get(id).map(Vec::as_slice).unwrap_or_default();
+            let ids: Vec<Cow<'_, str>> = firsts.iter().map(|(id, _)| id.text()).collect();
+            let bounded: Vec<(&str, i64)> =
+                ids.iter().zip(firsts).map(|(id, (_, first))| (id.as_ref(), ready(first))).collect();
+            let statements = self.statements_about(&bounded, self.outcomes_max).await?;
+            for (id, (_, first)) in ids.iter().zip(firsts) {
+                let statements = statements.get(id.as_ref()).map(Vec::as_slice).unwrap_or_default();
                 let (Some(span), Some(part)) = (spans.get(&first.partition), self.partitions.get(&first.partition))
                 else {
                     continue;

@@ -4,7 +4,8 @@
 //! `conflicting_duplicate`: the first copy is sealed all the same, and the conflict is counted, once per copy, namely
 //! at the tick that would have sealed that copy had it been the first.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use arrow::array::{Array, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
@@ -12,8 +13,9 @@ use arrow::compute::filter_record_batch;
 use arrow::row::{RowConverter, SortField};
 use futures::TryStreamExt;
 
-use super::Span;
+use super::{Id, Span};
 use crate::letters::column;
+use crate::map::HashMap;
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::table::Predicate;
 
@@ -45,21 +47,24 @@ impl Copy {
 /// time. A copy that is seen again changes nothing.
 #[derive(Default)]
 pub(crate) struct Seen {
-    firsts: HashMap<String, Copy>,
+    firsts: HashMap<Id, Copy>,
     /// Predictions whose id another one, of another event time, was seen with before.
-    again: BTreeMap<(String, i64), Copy>,
+    again: BTreeMap<(Id, i64), Copy>,
     /// The copies after the first, by id; most ids have none.
     others: HashMap<String, HashSet<Copy>>,
 }
 
 impl Seen {
     pub fn add(&mut self, id: &str, copy: Copy) {
-        let Some(mut first) = self.firsts.get_mut(id) else {
-            self.firsts.insert(id.to_owned(), copy);
-            return;
+        let mut first = match self.firsts.entry(Id::of(id)) {
+            Entry::Vacant(place) => {
+                place.insert(copy);
+                return;
+            }
+            Entry::Occupied(first) => first.into_mut(),
         };
         if first.event_ms != copy.event_ms {
-            first = self.again.entry((id.to_owned(), copy.event_ms)).or_insert_with(|| copy.clone());
+            first = self.again.entry((Id::of(id), copy.event_ms)).or_insert_with(|| copy.clone());
         }
         if first.place() != copy.place() {
             let other = if copy.came_before(first) { std::mem::replace(first, copy) } else { copy };
@@ -69,9 +74,11 @@ impl Seen {
 
     /// The first copies of the predictions of an id.
     pub fn of(&self, id: &str) -> impl Iterator<Item = &Copy> {
-        let range = || self.again.range((id.to_owned(), i64::MIN)..=(id.to_owned(), i64::MAX));
+        let id = Id::of(id);
+        let first = self.firsts.get(&id);
+        let range = || self.again.range((id.clone(), i64::MIN)..=(id, i64::MAX));
         let again = (!self.again.is_empty()).then(range).into_iter().flatten();
-        self.firsts.get(id).into_iter().chain(again.map(|(_, copy)| copy))
+        first.into_iter().chain(again.map(|(_, copy)| copy))
     }
 
     /// The first copy of the prediction of an id and an event time.
@@ -79,9 +86,9 @@ impl Seen {
         self.of(id).find(|first| first.event_ms == event_ms)
     }
 
-    pub fn firsts(&self) -> impl Iterator<Item = (&str, &Copy)> {
-        let again = self.again.iter().map(|((id, _), first)| (id.as_str(), first));
-        self.firsts.iter().map(|(id, first)| (id.as_str(), first)).chain(again)
+    pub fn firsts(&self) -> impl Iterator<Item = (&Id, &Copy)> {
+        let again = self.again.iter().map(|((id, _), first)| (id, first));
+        self.firsts.iter().chain(again)
     }
 }
 
@@ -97,7 +104,7 @@ impl Pipeline {
     /// Compares those copies with their firsts that would be sealed in these spans. Reads the rows once more, but only
     /// where there are copies at all.
     pub(super) async fn conflicts(&self, spans: &BTreeMap<i32, Span>, seen: &Seen) -> Result<Conflicts, PipelineError> {
-        let mut doubtful: HashMap<&str, Vec<&Copy>> = HashMap::new();
+        let mut doubtful: HashMap<&str, Vec<&Copy>> = HashMap::default();
         for (id, others) in &seen.others {
             for copy in others {
                 if self.as_of_within(spans, copy)?.is_some() {

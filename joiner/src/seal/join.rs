@@ -9,8 +9,8 @@ use arrow::array::{
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema};
 
-use super::Slice;
 use super::copies::Copies;
+use super::{Slice, Span};
 use crate::decode::LabelColumns;
 use crate::label;
 use crate::pipeline::{Pipeline, PipelineError};
@@ -20,22 +20,29 @@ const FLAGS: &str = "flags";
 
 impl Pipeline {
     /// The rows of a batch that are due, with `as_of` and their labels; none where there are none.
-    pub(super) fn join(&self, batch: &RecordBatch, slice: &Slice) -> Result<Option<RecordBatch>, PipelineError> {
+    pub(super) fn join(
+        &self,
+        batch: &RecordBatch,
+        spans: &BTreeMap<i32, Span>,
+        slice: &Slice,
+    ) -> Result<Option<RecordBatch>, PipelineError> {
         let copies = Copies::of(batch)?;
         let place = |row: usize| (copies.partitions.value(row), copies.offsets.value(row));
-        let due: Vec<_> = (0..batch.num_rows()).filter_map(|row| Some((row, slice.due.get(&place(row))?))).collect();
+        let mut due: Vec<(usize, i64)> = Vec::new();
+        for row in (0..batch.num_rows()).filter(|row| slice.due.contains(place(*row))) {
+            due.extend(self.as_of_within(spans, &copies.copy(row))?.map(|as_of_ms| (row, as_of_ms)));
+        }
         if due.is_empty() {
             return Ok(None);
         }
         let indexed = due.iter().filter(|(row, _)| slice.landed.is_empty() || !slice.landed.contains_key(&place(*row)));
-        let indexed = indexed.map(|(row, due)| (copies.ids.value(*row), due.as_of_ms)).collect();
+        let indexed = indexed.map(|(row, as_of_ms)| (copies.ids.value(*row), *as_of_ms)).collect();
         let indexed = self.index.statements_of(indexed, self.outcomes_max)?;
         let mut as_of = Vec::with_capacity(due.len());
         let mut labels = LabelColumns::new(self.training.arrow_schema());
         let mut flagged: BTreeMap<usize, Vec<String>> = BTreeMap::new();
-        for (row, due) in &due {
-            let row = *row;
-            let contract = self.contract(due.version)?;
+        for (row, as_of_ms) in due.iter().copied() {
+            let contract = self.contract(copies.versions.value(row))?;
             let statements = match slice.landed.get(&place(row)) {
                 Some(landed) => landed.as_slice(),
                 None => indexed.get(copies.ids.value(row)).map(Vec::as_slice).unwrap_or_default(),
@@ -43,14 +50,14 @@ impl Pipeline {
             let exposure = (!copies.exposures.is_null(row)).then(|| copies.exposures.value(row));
             let event_time_ms = copies.event_times.value(row).div_euclid(1000);
             let prediction = label::Prediction { event_time_ms, exposure };
-            let states = label::evaluate(contract, &prediction, due.as_of_ms, statements);
+            let states = label::evaluate(contract, &prediction, as_of_ms, statements);
             let overflown = contract.labels.iter().zip(&states).filter(|(_, state)| state.overflow);
             let flags: Vec<String> = overflown.map(|(label, _)| format!("label_overflow:{}", label.name)).collect();
             if !flags.is_empty() {
                 flagged.insert(as_of.len(), flags);
             }
             labels.push(contract, &states);
-            as_of.push(due.as_of_ms * 1000);
+            as_of.push(as_of_ms * 1000);
         }
         let mut chosen = vec![false; batch.num_rows()];
         due.iter().for_each(|(row, _)| chosen[*row] = true);

@@ -8,28 +8,34 @@
 //! least (i, offset), decides. All copies share the event time, so the slice by event time shows them all; for late
 //! ones their event times are looked at once more.
 //!
-//! The slice is read twice: first the few columns that tell which rows are due, of which some 200 bytes a row are held,
-//! then the whole rows, which go through the join into the writer batch by batch.
+//! The slice is read twice: first the few columns that tell which rows are due, of which some ten bytes a row are held
+//! (`places`), then the whole rows, which go through the join into the writer batch by batch. Where a prediction may have
+//! several copies, the few columns are read once more for those alone.
 //!
 //! All ticks that are ready are one join, one file and one commit, over all partitions of this joiner. The commit's
 //! compare-and-set is on the last tick done of each partition, so no two joiners seal a tick.
 
 mod commit;
 mod copies;
+mod id;
 mod join;
+mod places;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use flywheel_schemas::contract::Contract;
 use futures::TryStreamExt;
 
 use crate::label::Statement;
+use crate::map::HashMap;
 use crate::partition::{Partition, Ticked};
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::table::Predicate;
 use copies::Conflicts;
 pub(crate) use copies::{Copies, Copy, Seen};
+pub(crate) use id::Id;
+use places::{Places, Repeats};
 
 /// No event time is earlier (0001-01-01), in milliseconds: decoding refuses what is.
 pub(crate) const EARLIEST_MS: i64 = -62_135_596_800_000;
@@ -52,20 +58,12 @@ pub(crate) struct Span {
     pub through: i64,
 }
 
-/// A copy of a prediction that is due.
-struct Due {
-    as_of_ms: i64,
-    /// Of its contract.
-    version: i32,
-}
-
 /// What is sealed together.
 #[derive(Default)]
 struct Slice {
     /// The rows that hold it; none where there are none.
     predicate: Option<Predicate>,
-    /// By partition and offset.
-    due: HashMap<(i32, i64), Due>,
+    due: Places,
     /// The statements about those of them that the index does not have any more.
     landed: HashMap<(i32, i64), Vec<Statement>>,
     conflicts: Conflicts,
@@ -159,10 +157,13 @@ impl Pipeline {
                 ]),
             ]),
         };
-        let mut stream = Box::pin(self.landings.predictions.table.scan(&Copies::COLUMNS, slice.clone()).await?);
-        let mut seen = Seen::default();
+        let expired_before_ms = self.index.expired_before_ms()?;
+        let mut due = Places::default();
+        let mut repeats = Repeats::default();
         let mut late: HashSet<String> = HashSet::new();
+        let mut expired: Vec<(String, (i32, i64))> = Vec::new();
         let mut rows = 0;
+        let mut stream = Box::pin(self.landings.predictions.table.scan(&Copies::COLUMNS, slice.clone()).await?);
         while let Some(batch) = stream.try_next().await? {
             let copies = Copies::of(&batch)?;
             for row in 0..batch.num_rows() {
@@ -170,20 +171,61 @@ impl Pipeline {
                 let (id, copy) = (copies.ids.value(row), copies.copy(row));
                 let close_ms = copy.event_ms + self.contract(copy.version)?.seal_ms();
                 rows += usize::from(span.ready.is_some_and(|ready| close_ms <= ready));
+                repeats.see(id);
                 if span.done.is_some_and(|done| close_ms <= done) {
+                    repeats.suspect(id);
                     late.insert(id.to_owned());
                 }
-                seen.add(id, copy);
+                if self.as_of_within(spans, &copy)?.is_some() {
+                    due.insert(copy.place());
+                    if copy.event_ms < expired_before_ms {
+                        expired.push((id.to_owned(), copy.place()));
+                    }
+                }
             }
             if rows_max.is_some_and(|rows_max| rows > rows_max) {
                 return Ok(None);
             }
         }
         drop(stream);
-        self.find_earlier_copies(&late, &mut seen).await?;
-        let conflicts = self.conflicts(spans, &seen).await?;
-        let (due, landed) = self.choose(spans, &seen).await?;
+        let mut conflicts = Conflicts::default();
+        if !repeats.is_empty() {
+            let mut seen = self.repeated(spans, &slice, &repeats, &mut due).await?;
+            self.find_earlier_copies(&late, &mut seen).await?;
+            conflicts = self.conflicts(spans, &seen).await?;
+            for (_, first) in seen.firsts() {
+                if self.as_of_within(spans, first)?.is_some() {
+                    due.insert(first.place());
+                }
+            }
+        }
+        expired.retain(|(_, place)| due.contains(*place));
+        let landed = self.landed_about(&expired).await?;
         Ok(Some(Slice { predicate: (!due.is_empty()).then_some(slice), due, landed, conflicts }))
+    }
+
+    /// The copies of the predictions of which there may be several. None of them is due before it is known to be the first.
+    async fn repeated(
+        &self,
+        spans: &BTreeMap<i32, Span>,
+        slice: &Predicate,
+        repeats: &Repeats,
+        due: &mut Places,
+    ) -> Result<Seen, PipelineError> {
+        let mut seen = Seen::default();
+        let mut stream = Box::pin(self.landings.predictions.table.scan(&Copies::COLUMNS, slice.clone()).await?);
+        while let Some(batch) = stream.try_next().await? {
+            let copies = Copies::of(&batch)?;
+            for row in 0..batch.num_rows() {
+                let id = copies.ids.value(row);
+                if spans.contains_key(&copies.partitions.value(row)) && repeats.contains(id) {
+                    let copy = copies.copy(row);
+                    due.remove(copy.place());
+                    seen.add(id, copy);
+                }
+            }
+        }
+        Ok(seen)
     }
 
     /// For predictions that closed before the slice: whether an earlier copy of them is in the table.
@@ -203,25 +245,17 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Of the first copies those whose `as_of` lies in the span of their partition, by coordinates; and the statements
-    /// about those of them that the index does not have any more.
-    async fn choose(
+    /// The statements about these predictions by the places of their copies, from the raw table.
+    async fn landed_about(
         &self,
-        spans: &BTreeMap<i32, Span>,
-        seen: &Seen,
-    ) -> Result<(HashMap<(i32, i64), Due>, HashMap<(i32, i64), Vec<Statement>>), PipelineError> {
-        let mut due = HashMap::new();
-        let mut expired: HashMap<&str, Vec<(i32, i64)>> = HashMap::new();
-        let expired_before_ms = self.index.expired_before_ms()?;
-        for (id, first) in seen.firsts() {
-            let Some(as_of_ms) = self.as_of_within(spans, first)? else { continue };
-            due.insert(first.place(), Due { as_of_ms, version: first.version });
-            if first.event_ms < expired_before_ms {
-                expired.entry(id).or_default().push(first.place());
-            }
+        expired: &[(String, (i32, i64))],
+    ) -> Result<HashMap<(i32, i64), Vec<Statement>>, PipelineError> {
+        let mut places: BTreeMap<&str, Vec<(i32, i64)>> = BTreeMap::new();
+        for (id, place) in expired {
+            places.entry(id).or_default().push(*place);
         }
-        let mut landed: HashMap<(i32, i64), Vec<Statement>> = HashMap::new();
-        let ids: Vec<&str> = expired.keys().copied().collect();
+        let mut landed: HashMap<(i32, i64), Vec<Statement>> = HashMap::default();
+        let ids: Vec<&str> = places.keys().copied().collect();
         for ids in ids.chunks(IDS_PER_SCAN) {
             let mut about: HashMap<&str, Vec<Statement>> = ids.iter().map(|id| (*id, Vec::new())).collect();
             for (id, statement) in self.landed_statements(ids).await? {
@@ -232,12 +266,12 @@ impl Pipeline {
             for (id, mut all) in about {
                 all.sort_unstable_by_key(Statement::order);
                 all.truncate(self.outcomes_max);
-                for place in expired.get(id).into_iter().flatten() {
+                for place in places.get(id).into_iter().flatten() {
                     landed.insert(*place, all.clone());
                 }
             }
         }
-        Ok((due, landed))
+        Ok(landed)
     }
 
     /// The statements about these predictions, from the raw table.
@@ -278,7 +312,7 @@ impl Pipeline {
             let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
             let mut stream = Box::pin(table.scan(&columns, predicate.clone()).await?);
             while let Some(batch) = stream.try_next().await? {
-                if let Some(batch) = self.join(&batch, &slice)? {
+                if let Some(batch) = self.join(&batch, spans, &slice)? {
                     writer.write(&batch).await?;
                 }
             }
