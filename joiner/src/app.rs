@@ -27,6 +27,7 @@ use tokio::task::{JoinError, JoinSet};
 use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::missing;
 use crate::pipeline::{self, Command, Shared};
 use crate::side::{self, SideTopic};
 use crate::source::{Source, SourceError, SourceEvent};
@@ -169,6 +170,7 @@ async fn follow(
         let (metrics, stop) = (shared.metrics.clone(), stop.clone());
         tasks.spawn(side::run(which, topic, feeds, warehouse, registry, interval, metrics, stop));
     }
+    tasks.spawn(missing::look(feeds.clone(), shared.clone(), stop.clone()));
     let mut pipelines: HashMap<String, mpsc::UnboundedSender<Command>> = HashMap::new();
     loop {
         let mut stopping = stop.clone();

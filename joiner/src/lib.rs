@@ -30,6 +30,7 @@ pub mod table;
 
 mod gate;
 mod side;
+mod missing;
 pub mod completeness;
 mod admin;
 mod map;

@@ -18,6 +18,7 @@
 //! | `flywheel_joiner_index_bytes` | model | what the outcome index takes on disk; see `index.max_bytes` |
 //! | `flywheel_joiner_failures_total` | model | failed turns, each tried again |
 //! | `flywheel_joiner_stopped` | model | 1 while the model stands still until a person acts; the log says why |
+//! | `flywheel_joiner_topic_gone` | model | 1 where at the start the model had tables and no topic |
 //! | `flywheel_joiner_commits_put_off_total` | model | commits that failed and are tried again with the same batch |
 //! | `flywheel_joiner_tick_failures_total` | model | tick records that could not be appended, tried again |
 //! | `flywheel_joiner_side_failures_total` | topic | failed appends of ledger or dead letters, each tried again |
@@ -126,6 +127,7 @@ pub(crate) struct Metrics {
     index_bytes: Family<OfModel, Gauge>,
     failures: Family<OfModel, Counter>,
     stopped: Family<OfModel, Gauge>,
+    topic_gone: Family<OfModel, Gauge>,
     commits_put_off: Family<OfModel, Counter>,
     tick_failures: Family<OfModel, Counter>,
     side_failures: Family<OfTopic, Counter>,
@@ -155,6 +157,7 @@ impl Metrics {
             index_bytes: Family::default(),
             failures: Family::default(),
             stopped: Family::default(),
+            topic_gone: Family::default(),
             commits_put_off: Family::default(),
             tick_failures: Family::default(),
             side_failures: Family::default(),
@@ -179,6 +182,11 @@ impl Metrics {
         registry.register("index_bytes", "Size of the outcome index", metrics.index_bytes.clone());
         registry.register("failures", "Failed turns", metrics.failures.clone());
         registry.register("stopped", "1 while a person is needed", metrics.stopped.clone());
+        registry.register(
+            "topic_gone",
+            "1 where a model had tables and no topic at the start",
+            metrics.topic_gone.clone(),
+        );
         registry.register("commits_put_off", "Commits tried again", metrics.commits_put_off.clone());
         registry.register("tick_failures", "Tick records not appended", metrics.tick_failures.clone());
         registry.register("side_failures", "Failed appends of side topics", metrics.side_failures.clone());
@@ -372,6 +380,16 @@ impl Metrics {
 
     pub fn pipeline_goes_on(&self, model: &str) {
         self.stopped.get_or_create(&of(model)).set(0);
+    }
+
+    pub fn topic_gone(&self, model: &str, topic: &str) {
+        tracing::error!(
+            model,
+            topic,
+            "the topic is gone from which the tables were landed, and with it what was not landed: make it again with \
+             flywheel-schemas register, then flywheel-joiner adopt; or set the property flywheel.retired of the table of predictions"
+        );
+        self.topic_gone.get_or_create(&of(model)).set(1);
     }
 
     pub fn commit_put_off(&self, model: &str, error: &str, retry: Duration) {

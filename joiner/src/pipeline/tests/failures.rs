@@ -9,6 +9,7 @@
 //! | an answer that is lost, 5xx or late, the commit being applied | `joiners::three_joiners_do_what_one_does_…`, `table::a_lost_answer_…`, `table::a_request_that_was_delayed_…` |
 //! | records that went before they were landed | `alarms::records_that_went_…` on a broker |
 //! | a topic deleted and made anew | `alarms::a_topic_that_was_made_anew_…` here and on a broker |
+//! | a topic deleted while no joiner runs | `missing::a_table_without_its_topic_…` |
 //! | an index of two hours ago, one ahead of its table | `an_index_of_long_ago_…` here, `alarms::a_raw_table_behind_…` |
 //! | an index with a flipped byte, or on a full disk | `upkeep::a_damaged_index_…`, `joiners::three_joiners_do_what_one_does_…` |
 //! | state of keys that are never touched again | `state_of_predictions_that_nobody_touches_…` here, `upkeep::a_full_index_…` |
