@@ -336,20 +336,20 @@ async fn topics_that_were_made_anew_are_an_alarm_until_a_person_adopts_them() {
     }
     let dir = tempfile::tempdir().unwrap();
     let servers = shared().kafka.address();
-    make_topics(servers, "anew", "m", &[BY_BROKER]).await;
+    make_topics(servers, "adopted", "m", &[BY_BROKER]).await;
     let send = async |joiner: &Joiner| {
         let event_ms = now_ms();
         let id = id::mint(event_ms).to_string();
         joiner.send(&id, event_ms, partition::of(id.as_bytes(), PARTITIONS)).await;
     };
-    let joiner = Joiner::start(dir.path(), "anew").await;
+    let joiner = Joiner::start(dir.path(), "adopted").await;
     send(&joiner).await;
     send(&joiner).await;
     joiner.until_rows("m_training", 2).await;
     joiner.finish().await;
 
-    make_anew(servers, "anew").await;
-    let joiner = Joiner::start(dir.path(), "anew").await;
+    make_anew(servers, "adopted").await;
+    let joiner = Joiner::start(dir.path(), "adopted").await;
     let waiting = async {
         while joiner.metric("failures_total").await < 1.0 {
             tokio::time::sleep(Duration::from_millis(100)).await;
