@@ -47,8 +47,8 @@ http-server.http.port=$3
 discovery.uri=$2
 plugin.dir=$CACHE/$NAME/plugin
 catalog.config-dir=$1/etc/catalog
-query.max-memory=256MB
-query.max-memory-per-node=256MB
+query.max-memory=768MB
+query.max-memory-per-node=768MB
 memory.heap-headroom-per-node=128MB
 CONF
   cat >"$1/etc/log.properties" <<CONF
@@ -94,7 +94,7 @@ start() {
     fetch
     free "$port"
     settings "$dir" "$url" "$port" "$catalog" "$s3" "$warehouse" "$more"
-    launch "$dir" "$java" "-Xmx${TRINO_HEAP:-768m}" -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
+    launch "$dir" "$java" "-Xmx${TRINO_HEAP:-1280m}" -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
       -XX:+ExitOnOutOfMemoryError -Djdk.attach.allowAttachSelf=true --enable-native-access=ALL-UNNAMED \
       --sun-misc-unsafe-memory-access=allow --add-modules=jdk.incubator.vector \
       -Dconfig="$dir/etc/config.properties" -Dlog.levels-file="$dir/etc/log.properties" \
