@@ -4,7 +4,7 @@
 #   start prints the address
 # Options: --warehouse NAME     what the REST catalog is asked for (warehouse)
 #          --property KEY=VALUE  one more line of the catalog's properties
-# Environment: TRINO_HEAP (768m).
+# Environment: TRINO_HEAP (1280m, of which a query has 768).
 # Needs Java 24 or 25; fetch needs Maven and unzip.
 . "$(dirname "$0")/common.sh"
 
